@@ -1,0 +1,16 @@
+"""A key/value store over TCP in which every message is sealed with RSA, served by one thread."""
+
+from kv.cipher import PrivateKey
+from kv.client import Client, Pipeline
+from kv.errors import ConnectRefused, PutRefused, Refused, TextError, Violation
+
+__all__ = [
+    "Client",
+    "ConnectRefused",
+    "Pipeline",
+    "PrivateKey",
+    "PutRefused",
+    "Refused",
+    "TextError",
+    "Violation",
+]

@@ -1,0 +1,157 @@
+"""Accepting connections without blocking, and opening the sockets to accept them on.
+
+Generic: hands each accepted socket on and forgets it.
+"""
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+from kv.address import Address, resolve, shown
+from kv.reactor import READ, Reactor, Timer
+
+log = logging.getLogger("kv")
+
+#: The kernel's queue of connections that nobody has accepted yet.
+BACKLOG = 1024
+#: Connections accepted in one turn. Unbounded, a flood of them would starve the clients there are.
+BATCH = 64
+#: Seconds to leave the listener alone when descriptors or memory have run out.
+RETRY = 0.5
+
+#: accept(2): errors that belong to the one connection that was about to be accepted (17). Linux
+#: passes on what already went wrong with its network; EPERM is a firewall's.
+DEAD_CONNECTION = {
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    *({errno.ENONET} if hasattr(errno, "ENONET") else ()),
+}
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Listener:
+    """A listening socket in the loop. `accepted` gets each new socket and the peer's address."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        accepted: Callable[[socket.socket, Address], object],
+    ) -> None:
+        self._reactor = reactor
+        self._sock = sock
+        self._accepted = accepted
+        self._retry: Timer | None = None
+        # Between readiness and `accept` the connection may be gone: a blocking listener would
+        # then sleep until the next one comes (5).
+        sock.setblocking(False)
+        self._registration = reactor.register(sock, lambda _: self._ready())
+        self._registration.set(READ)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; the port is the real one even if 0 was asked for."""
+        address: Address = self._sock.getsockname()
+        return address
+
+    def close(self) -> None:
+        """Stops listening. Connections still in the kernel's queue are reset."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._registration.set(0)
+        self._sock.close()
+
+    def _ready(self) -> None:
+        for _ in range(BATCH):
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    self._back_off(error)
+                    return
+                if error.errno not in DEAD_CONNECTION:
+                    raise
+                log.info("a connection died before it was accepted: %s", error.strerror)
+                continue
+            try:
+                self._accepted(sock, address)
+            except Exception:
+                log.exception("dropped %s: its connection could not be set up", shown(address))
+                sock.close()
+
+    def _back_off(self, error: OSError) -> None:
+        """The connection stays in the queue and the listener readable: looking away for a moment
+        is all that keeps the loop from spinning until a descriptor comes free (18)."""
+        log.warning("not accepting for %g s: %s", RETRY, error.strerror)
+        self._registration.set(0)
+        self._retry = self._reactor.call_later(RETRY, lambda: self._registration.set(READ))
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address that `host` has, all on one port.
+
+    With port 0 the kernel picks the first one's port, and the others must get the same. Raises
+    `OSError`. Resolving the name may block: call this before the reactor runs (27).
+    """
+    addresses = resolve(host, port, socket.AI_PASSIVE)
+    for attempt in range(10):
+        try:
+            return _listen_on_all(addresses, port)
+        except OSError as error:
+            # The port that the kernel picked for one address was taken under another.
+            if port or error.errno != errno.EADDRINUSE or attempt == 9:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _listen_on_all(addresses: list[tuple[int, Address]], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    dual_stack = all(family == socket.AF_INET6 for family, _ in addresses)
+    try:
+        for family, address in addresses:
+            try:
+                sock = _listen_on(family, (address[0], port, *address[2:]), dual_stack)
+            except OSError as error:
+                # `localhost` may name ::1 on a machine that has no IPv6.
+                if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                    raise
+                missing = error
+                continue
+            sockets.append(sock)
+            port = sock.getsockname()[1]
+        if not sockets:
+            raise missing
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _listen_on(family: int, address: Address, dual_stack: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Without this, connections of an earlier run that are still in TIME_WAIT keep the port
+        # for a minute (20). On POSIX it does not let two servers listen at once.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # The default differs between systems; `::` alone is to serve IPv4, too (20).
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual_stack else 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

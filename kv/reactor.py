@@ -1,0 +1,235 @@
+"""The loop: readiness, timers, deferred calls, signals.
+
+Generic: knows nothing of streams, lines or keys. Its selector and its clock are handed in, so a
+simulation can supply both. One turn of the loop is:
+
+1. sleep until a descriptor is ready, the next timer is due, or not at all if calls are deferred;
+2. call back whoever is ready;
+3. run the timers that are due;
+4. run the calls that were deferred before this step; what they defer runs in the next turn, so
+   deferred work can never keep the loop from its descriptors.
+
+Callbacks must not block, and whatever they raise ends the loop: a callback that serves one peer
+among many catches its own (see `Stream`).
+
+Some facts about selectors. They are level-triggered: a descriptor is reported again on every turn
+for as long as it is ready. So nobody has to read until "would block" before sleeping; but whoever
+leaves an interest on without acting on it makes the loop spin. An interest that has nothing to do
+is therefore switched off at once, and since no selector accepts an empty interest, that means
+unregistering.
+"""
+
+import heapq
+import itertools
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+Callback = Callable[[], object]
+
+
+class HasFileno(Protocol):
+    """Anything with a file descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+
+
+class Registration:
+    """One descriptor's place in the loop: which readiness is wanted, and whom to tell."""
+
+    __slots__ = ("_fileobj", "_selector", "callback", "interest")
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        fileobj: int | HasFileno,
+        callback: Callable[[int], object],
+    ) -> None:
+        self._selector = selector
+        self._fileobj = fileobj
+        self.callback = callback
+        self.interest = 0
+
+    def set(self, interest: int) -> None:
+        """Asks for `interest`: READ, WRITE, both or 0. Call with 0 before closing the descriptor.
+
+        Raises `PermissionError` for a regular file on Linux: epoll does not watch those.
+        """
+        if interest == self.interest:
+            return
+        if not interest:  # register(fd, 0) is an error: no interest means not registered (7)
+            self._selector.unregister(self._fileobj)
+        elif not self.interest:
+            self._selector.register(self._fileobj, interest, self)
+        else:
+            self._selector.modify(self._fileobj, interest, self)
+        self.interest = interest
+
+
+class Timer:
+    """A call to make later. Postponing and cancelling cost nothing: the heap finds out lazily."""
+
+    __slots__ = ("_reactor", "callback", "when")
+
+    def __init__(self, reactor: "Reactor", when: float, callback: Callback) -> None:
+        self._reactor = reactor
+        self.when = when
+        self.callback: Callback | None = callback
+
+    def postpone(self, delay: float) -> None:
+        """Makes the call `delay` seconds from now; never sooner than it was due before."""
+        self.when = max(self.when, self._reactor.time() + delay)
+
+    def cancel(self) -> None:
+        """Forgets the call; harmless after it was made."""
+        if self.callback is not None:
+            self.callback = None
+            self._reactor.timer_ended()
+
+
+class Reactor:
+    """The loop. `run` it; `stop` it from a callback; `close` it once."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector | None = None,
+        clock: Callable[[], float] = time.monotonic,  # the wall clock can jump (25)
+    ) -> None:
+        self._selector = selector or selectors.DefaultSelector()
+        self.time = clock
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._live_timers = 0
+        self._serial = itertools.count()  # two timers due at one moment run in order of making
+        self._deferred: deque[Callback] = deque()
+        self._signals: dict[int, Callback] = {}
+        self._restore: list[Callback] = []
+        self._running = False
+
+    def register(
+        self, fileobj: int | HasFileno, callback: Callable[[int], object]
+    ) -> Registration:
+        """A registration, with no interest yet; `callback` gets the readiness that was seen."""
+        return Registration(self._selector, fileobj, callback)
+
+    def call_soon(self, callback: Callback) -> None:
+        """Defers a call to the end of this turn, or of the next one if deferred calls run now."""
+        self._deferred.append(callback)
+
+    def call_later(self, delay: float, callback: Callback) -> Timer:
+        """Makes a call `delay` seconds from now, or as soon after as the loop gets to it."""
+        timer = Timer(self, self.time() + delay, callback)
+        heapq.heappush(self._timers, (timer.when, next(self._serial), timer))
+        self._live_timers += 1
+        return timer
+
+    def timer_ended(self) -> None:
+        """Counts a timer that was cancelled or ran, and keeps dead ones from filling the heap.
+
+        A server cancels nearly every timer it makes; one left lying for an hour per connection
+        would be a leak (25). Rebuilding when half are dead costs O(1) per timer.
+        """
+        self._live_timers -= 1
+        if len(self._timers) > 2 * self._live_timers + 64:
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+
+    def run(self) -> None:
+        """Turns until `stop` is called."""
+        self._running = True
+        while self._running:
+            self.turn()
+
+    def stop(self) -> None:
+        """Ends `run` after this turn."""
+        self._running = False
+
+    def turn(self) -> None:
+        """One turn of the loop, as described above."""
+        for key, events in self._selector.select(self._sleep()):
+            registration: Registration = key.data
+            # An earlier callback of this batch may have closed this descriptor, and may even have
+            # opened another one under the same number. The registration knows: its interest is
+            # what it wants now, not what the kernel saw (14).
+            wanted = events & registration.interest
+            if wanted:
+                registration.callback(wanted)
+        if self._timers:
+            self._run_timers()
+        for _ in range(len(self._deferred)):
+            self._deferred.popleft()()
+
+    def _sleep(self) -> float | None:
+        """How long the selector may sleep, in seconds; None is for ever.
+
+        A selector that rounded this down to milliseconds would wake before the timer is due, find
+        nothing to do and spin; `selectors` rounds up (25).
+        """
+        if self._deferred:
+            return 0
+        if self._timers:
+            return max(0, self._timers[0][0] - self.time())
+        return None
+
+    def _run_timers(self) -> None:
+        now = self.time()
+        due: list[Timer] = []  # first collected, then run: what they add waits for the next turn
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.callback is not None and timer.when > now:  # it was postponed
+                heapq.heappush(self._timers, (timer.when, next(self._serial), timer))
+            else:
+                due.append(timer)
+        for timer in due:
+            callback = timer.callback  # None if cancelled, perhaps by the one before
+            if callback is not None:
+                timer.cancel()
+                callback()
+
+    def on_signal(self, number: int, callback: Callback) -> None:
+        """Makes `callback` part of the loop when signal `number` comes. Main thread only.
+
+        A signal handler in Python runs between any two instructions of whatever code is running,
+        and one that comes just before `select` would not end its sleep. So the handler does
+        nothing; the interpreter writes the signal's number to a socket that the loop watches, and
+        the work is done in its turn (29).
+        """
+        if not self._restore:
+            receiver, sender = socket.socketpair()
+            receiver.setblocking(False)
+            sender.setblocking(False)
+            before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+            registration = self.register(receiver, lambda _: self._signalled(receiver))
+            registration.set(READ)
+            self._restore = [
+                lambda: signal.set_wakeup_fd(before),
+                lambda: registration.set(0),
+                receiver.close,
+                sender.close,
+            ]
+        handler = signal.signal(number, lambda *_: None)
+        self._restore.insert(0, lambda: signal.signal(number, handler))
+        self._signals[number] = callback
+
+    def _signalled(self, receiver: socket.socket) -> None:
+        try:
+            numbers = receiver.recv(4096)
+        except (BlockingIOError, InterruptedError):
+            return
+        for number in numbers:
+            if number in self._signals:
+                self._signals[number]()
+
+    def close(self) -> None:
+        """Gives back the selector and the signals."""
+        for undo in self._restore:
+            undo()
+        self._restore = []
+        self._selector.close()

@@ -1,0 +1,228 @@
+"""Standard input, output and error without blocking, and the log that goes there.
+
+Generic: octets and lines, not what they mean.
+
+Some facts about inherited descriptors. O_NONBLOCK belongs to the open file, not to the
+descriptor: a program that sets it on its standard input changes the terminal or pipe for its
+parent shell and for everyone else who shares it (31). So these stay blocking, and whether a call
+would block is found out beforehand. For reading, readiness means that at least one octet, or the
+end, is there, and `read` takes what there is. For writing to a pipe, POSIX promises that when
+`poll` says writable, PIPE_BUF octets can be written without blocking, and no more than that.
+(When somebody else who reads the same input gets there first, the read can still block; that
+cannot be had otherwise without changing the flag for them.)
+"""
+
+import errno
+import logging
+import os
+import re
+import select
+from collections.abc import Callable
+
+from kv.reactor import READ, WRITE, Reactor
+
+#: What stays in Output's memory before its user should hold back, in octets.
+HIGH_WATER = 64 * 1024
+READ_SIZE = 16 * 1024
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    r"""`text` fit for a terminal or a log line: control characters become \xNN or the like.
+
+    Peers choose their texts; an ESC among them can retitle, recolour or rewrite the terminal
+    that shows it, and a line feed can forge a log line (35).
+    """
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def open_missing() -> None:
+    """Opens those of descriptors 0 to 2 that are closed on /dev/null; to be called first of all.
+
+    The lowest free number is the next descriptor. Started with standard error closed, a server's
+    first connection would be descriptor 2, and its log would go to a peer (30).
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def writable(descriptor: int) -> bool:
+    """Whether PIPE_BUF octets can be written now, or the write would fail at once."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+class Output:
+    """A descriptor to write to: what it cannot take yet is kept and written when it can.
+
+    `changed` is called when some of what was kept is written, and when `error` is set: nobody
+    reads the other end any more (EPIPE), or the disk is full. What is written then is dropped.
+    """
+
+    def __init__(
+        self, reactor: Reactor, descriptor: int, changed: Callable[[], object]
+    ) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._changed = changed
+        self._pending = bytearray()
+        self._registration = reactor.register(descriptor, lambda _: self._ready())
+        self.error: OSError | None = None
+
+    @property
+    def pending(self) -> int:
+        """Octets not written yet."""
+        return len(self._pending)
+
+    def write(self, data: bytes) -> None:
+        """Writes `data`, now or later."""
+        if self.error is None:
+            self._pending += data
+            self._flush()
+
+    def _ready(self) -> None:
+        self._flush()
+        self._changed()
+
+    def _flush(self) -> None:
+        try:
+            while self._pending and writable(self._descriptor):
+                count = os.write(self._descriptor, self._pending[: select.PIPE_BUF])
+                del self._pending[:count]
+        except (BlockingIOError, InterruptedError):
+            pass  # someone who shares the descriptor made it non-blocking
+        except OSError as error:
+            self.error = error
+            self._pending.clear()
+            self._reactor.call_soon(self._changed)
+        self._registration.set(WRITE if self._pending else 0)
+
+
+class Input:
+    """A descriptor to read lines from.
+
+    `received` is called when there may be something new in `lines`; at the end, `ended` is true.
+    """
+
+    def __init__(
+        self, reactor: Reactor, descriptor: int, received: Callable[[], object]
+    ) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._received = received
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._reading = False
+        self._watchable = True
+        self._registration = reactor.register(descriptor, lambda _: self._read())
+        self.ended = False
+
+    def take(self) -> bytes | None:
+        """The next line, without LF, or None if there is no complete one.
+
+        What follows the last LF is a line, too, once the input has ended.
+        """
+        end = self._buffer.find(b"\n", self._scanned)
+        if end < 0:
+            self._scanned = len(self._buffer)
+            if not self.ended or not self._buffer:
+                return None
+            end = len(self._buffer)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._scanned = 0
+        return line
+
+    def read_on(self, wanted: bool) -> None:
+        """Whether to read: a script larger than memory must be able to wait (34)."""
+        wanted = wanted and not self.ended
+        if wanted == self._reading:
+            return
+        self._reading = wanted
+        if self._watchable:
+            try:
+                self._registration.set(READ if wanted else 0)
+            except PermissionError:  # epoll refuses regular files, which are always ready (31)
+                self._watchable = False
+        if wanted and not self._watchable:
+            self._reactor.call_soon(self._read_file)
+
+    def more_is_there(self) -> bool:
+        """Whether anything follows what was taken, as far as can be seen without waiting."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        if not self.ended and not self._buffer and poll.poll(0):
+            self._fill()
+        return bool(self._buffer.strip())
+
+    def _read_file(self) -> None:
+        if self._reading:
+            self._read()
+            if self._reading:
+                self._reactor.call_soon(self._read_file)
+
+    def _read(self) -> None:
+        self._fill()
+        self._received()
+
+    def _fill(self) -> None:
+        try:
+            # Not sys.stdin: a buffered reader takes all there is and gives one line, and the
+            # selector knows nothing of the rest (31).
+            data = os.read(self._descriptor, READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if error.errno not in {errno.EIO}:  # EIO: the terminal has gone away
+                raise
+            data = b""
+        self._buffer += data
+        if not data:
+            self.read_on(False)
+            self.ended = True
+
+
+class LogHandler(logging.Handler):
+    """Logs to a descriptor, never waiting for it.
+
+    A reader that does not read (`2>&1 | less`) fills the pipe, and a log call that waits for it
+    stops the reactor. What cannot be written is dropped and counted, and the count is told when
+    there is room again (30).
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._dropped = 0
+        self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record if that can be done at once."""
+        try:
+            if self._dropped:
+                self._write(f"({self._dropped} log records dropped: the log was full)\n")
+                self._dropped = 0
+            self._write(self.format(record) + "\n")
+        except OSError:
+            self._dropped += 1
+
+    def _write(self, text: str) -> None:
+        data = text.encode(errors="backslashreplace")
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not writable(self._descriptor):
+                raise BlockingIOError(errno.EAGAIN, "the log is full")
+            os.write(self._descriptor, data[start : start + select.PIPE_BUF])
+
+
+class Formatter(logging.Formatter):
+    """One record, one line; only a traceback has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The record's line, control characters escaped."""
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802
+        """The traceback, control characters but its own line feeds escaped."""
+        return "\n".join(map(escaped, super().formatException(ei).split("\n")))  # type: ignore[arg-type]

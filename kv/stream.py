@@ -1,0 +1,344 @@
+"""One non-blocking TCP socket: lines in, lines out, back-pressure, closing.
+
+Generic: knows lines, not what they mean. What it does, in the order that the octets move:
+
+- Reading: what `recv` gave is appended to `_incoming`; complete lines are taken from its front
+  and handed to the owner. Operations wanted: append at the end, find the next LF, cut off the
+  front. Goal: O(n) in the octets received, however they are cut into pieces. Plan: a `bytearray`
+  (CPython cuts its front off without moving the rest), and `_scanned`, the octets known to hold
+  no LF, so that a line arriving octet by octet is not searched from its start each time.
+- Fairness: lines are handed over until the owner has done `quantum` units of work; the rest
+  waits for the next turn, behind everybody else's. While complete lines wait, nothing is read,
+  so `_incoming` never holds more than one incomplete line and one read's worth.
+- Writing: `write_line` appends to `_outgoing`; `flush` gives the kernel what it takes. Above
+  `high_water` no line is handed over and nothing is read until the peer has taken enough of its
+  replies to get below `low_water`: it is held up by its own slowness, at no cost in memory.
+- Closing: `close` is polite, `abort` is not. The phases: OPEN, then CLOSING (replies still to be
+  sent), LINGERING (our side is shut down, theirs not yet), CLOSED.
+"""
+
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from kv.reactor import READ, WRITE, Reactor, Timer
+
+
+#: struct linger {on, 0 seconds}: makes `close` send RST and drop what the kernel still holds.
+NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class Phase(Enum):
+    """How far the closing of a stream has come."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+class Owner(Protocol):
+    """Whom a stream tells what happens to it."""
+
+    def line_received(self, line: bytes) -> int:
+        """A complete line, without LF; returns the units of work it took, at least 1."""
+
+    def line_too_long(self) -> None:
+        """More octets than a line may have, and no LF among them."""
+
+    def end_received(self) -> None:
+        """The peer has ended its sending side, and every complete line has been handed over."""
+
+    def closed(self, error: Exception | None) -> None:
+        """The socket is closed; `error` says why if that was not by `close`. The last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one peer may cost, in octets, seconds and units of work."""
+
+    line_size: int = 511  # the longest line, LF included
+    read_size: int = 16 * 1024
+    high_water: int = 64 * 1024
+    low_water: int = 16 * 1024
+    quantum: int = 64
+    stall_timeout: float = 60.0  # without the peer taking a single octet that waits for it
+    linger_timeout: float = 2.0  # for the peer to end its side after we ended ours
+    linger_size: int = 1024 * 1024  # octets thrown away meanwhile; also the cap of `finish`
+
+
+class Stream:
+    """A connected socket in the loop. Takes the socket over and closes it in the end."""
+
+    __slots__ = (
+        "_allowance",
+        "_ended",
+        "_finishing",
+        "_half_closing",
+        "_held_up",
+        "_incoming",
+        "_limits",
+        "_newline",
+        "_outgoing",
+        "_owner",
+        "_reactor",
+        "_registration",
+        "_scanned",
+        "_scheduled",
+        "_sock",
+        "_timer",
+        "phase",
+    )
+
+    def __init__(
+        self, reactor: Reactor, sock: socket.socket, owner: Owner, limits: Limits
+    ) -> None:
+        # Nagle's algorithm holds a small reply back until the last one is acknowledged, and the
+        # peer delays that acknowledgement in the hope of a reply to put it on: 40 ms each (10).
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)  # it does not inherit this from the listener (16)
+        self._reactor = reactor
+        self._sock = sock
+        self._owner = owner
+        self._limits = limits
+        self._incoming = bytearray()
+        self._scanned = 0
+        self._newline = -1  # where the next line ends in _incoming; -1 if it is incomplete
+        self._outgoing = bytearray()
+        self._held_up = False  # by replies that the peer does not take
+        self._scheduled = False  # a call of _resume is deferred
+        self._ended = False  # the peer's sending side
+        self._finishing = False
+        self._half_closing = False
+        self._allowance = 0  # octets that may still be read while finishing or closing
+        self._timer: Timer | None = None  # for a stall while OPEN or CLOSING; then for lingering
+        self.phase = Phase.OPEN
+        self._registration = reactor.register(sock, self._ready)
+        self._registration.set(READ)
+
+    # What the owner calls
+
+    @property
+    def unsent(self) -> int:
+        """Octets written that the kernel has not taken yet."""
+        return len(self._outgoing)
+
+    @property
+    def owing(self) -> bool:
+        """Whether a line waits to be handled, or a reply to be sent."""
+        return self._newline >= 0 or bool(self._outgoing)
+
+    def write_line(self, line: bytes) -> None:
+        """Appends a line, given without LF, to what is to be sent.
+
+        The stream sends by itself after handing over lines; at other times call `flush`.
+        """
+        if self.phase is Phase.OPEN:
+            self._outgoing += line
+            self._outgoing += b"\n"
+
+    def flush(self) -> None:
+        """Gives the kernel as much as it takes now; the rest goes when the socket is ready."""
+        if self._outgoing:
+            try:
+                # A short count is normal: what is left stays in front (6). The view of the
+                # buffer that `send` takes ends with the call, before the buffer shrinks (11).
+                sent = self._sock.send(self._outgoing)
+            except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
+                sent = 0
+            except OSError as error:  # ECONNRESET, EPIPE, ETIMEDOUT (13)
+                self.abort(error)
+                return
+            del self._outgoing[:sent]
+            self._watch_for_stall(sent > 0)
+        if self._held_up and len(self._outgoing) <= self._limits.low_water:
+            self._held_up = False
+            if self._newline >= 0 or self._finishing:
+                self._schedule()
+        if not self._outgoing and (self.phase is Phase.CLOSING or self._half_closing):
+            self._shut_down()
+        self._update_interest()
+
+    def close(self) -> None:
+        """Closes politely: sends what is owed, interprets nothing more, and lingers.
+
+        Closing a socket that has unread input sends RST instead of FIN, and a RST can destroy
+        replies that `send` has accepted and the peer has not read yet. So: send everything, shut
+        down the sending side, and read and throw away until the peer closes, too, or a bound in
+        seconds and octets is reached (12).
+        """
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.CLOSING
+            self._incoming.clear()
+            self._newline = -1
+            self._allowance = self._limits.linger_size
+            self.flush()
+
+    def half_close(self) -> None:
+        """Ends our sending side once everything written is sent; reading goes on."""
+        self._half_closing = True
+        self.flush()
+
+    def finish(self) -> None:
+        """Closes politely once every complete line that has already arrived is answered."""
+        if self.phase is Phase.OPEN:
+            self._finishing = True
+            self._allowance = self._limits.linger_size
+            self._schedule()
+
+    def abort(self, error: Exception | None) -> None:
+        """Closes at once, with RST: whatever the kernel still holds for the peer is dropped."""
+        if self.phase is not Phase.CLOSED:
+            with suppress(OSError):  # macOS refuses every option of a socket that was reset
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            self._close_socket(error)
+
+    # What the loop calls. An exception in the handling of one peer ends that peer's connection,
+    # not the loop (28).
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & WRITE:
+                self.flush()
+            if events & READ and self.phase is not Phase.CLOSED:
+                self._read()
+        except Exception as error:
+            self.abort(error)
+
+    def _resume(self) -> None:
+        try:
+            self._scheduled = False
+            if self.phase is Phase.OPEN and not self._held_up:
+                if self._newline >= 0:
+                    self._hand_over()
+                else:
+                    self._read()
+        except Exception as error:
+            self.abort(error)
+
+    # Reading
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(self._limits.read_size)
+        except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
+            if self._finishing:
+                self.close()
+            return
+        except OSError as error:  # ECONNRESET, ETIMEDOUT: both directions are gone (13)
+            self.abort(error)
+            return
+        self._allowance -= len(data)
+        if not data:
+            # The peer ended its sending side; it may well still read (3). The socket stays
+            # readable for ever, so the read interest has to go (4).
+            self._ended = True
+        if self.phase is Phase.OPEN:
+            self._incoming += data
+            self._find_newline()
+            self._hand_over()
+        else:
+            self._discard()
+
+    def _find_newline(self) -> None:
+        size = self._limits.line_size
+        self._newline = self._incoming.find(b"\n", self._scanned, size)
+        self._scanned = min(len(self._incoming), size) if self._newline < 0 else 0
+
+    def _hand_over(self) -> None:
+        """Hands complete lines to the owner, up to a quantum of work, and sends the replies."""
+        work = self._limits.quantum
+        while self._newline >= 0 and work > 0 and not self._held_up:
+            line = bytes(self._incoming[: self._newline])
+            del self._incoming[: self._newline + 1]
+            self._find_newline()
+            work -= self._owner.line_received(line)
+            if self.phase is not Phase.OPEN:
+                return
+            self._held_up = len(self._outgoing) > self._limits.high_water
+        if self._newline < 0:
+            if len(self._incoming) >= self._limits.line_size:
+                self._owner.line_too_long()
+            elif self._ended:
+                self._owner.end_received()
+            elif self._finishing and self._allowance <= 0:
+                self.close()
+            elif self._finishing:
+                self._schedule()
+        elif not self._held_up:
+            # No readiness event tells of lines that wait in our own buffer (23), and taking them
+            # all now would let one greedy peer starve the others (22).
+            self._schedule()
+        self.flush()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.call_soon(self._resume)
+
+    def _update_interest(self) -> None:
+        """Asks for exactly the readiness that would be acted on: any other makes the loop spin."""
+        if self.phase is Phase.CLOSED:
+            return
+        waiting = self._newline >= 0 or self._held_up
+        read = 0 if self._ended or waiting else READ
+        self._registration.set(read | (WRITE if self._outgoing else 0))
+
+    # Closing
+
+    def _watch_for_stall(self, progress: bool) -> None:
+        """While replies wait, the peer has `stall_timeout` seconds to take some of them (9)."""
+        if not self._outgoing:
+            self._cancel_timer()
+        elif self._timer is None:
+            self._timer = self._reactor.call_later(self._limits.stall_timeout, self._stalled)
+        elif progress:
+            self._timer.postpone(self._limits.stall_timeout)
+
+    def _stalled(self) -> None:
+        seconds = self._limits.stall_timeout
+        self.abort(TimeoutError(f"the peer took no reply for {seconds:g} s"))
+
+    def _shut_down(self) -> None:
+        """Everything is sent: ends our side and, when closing, lingers until they end theirs."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
+            self.abort(error)
+            return
+        self._half_closing = False
+        if self.phase is Phase.OPEN:
+            return
+        if self._ended:
+            self._close_socket(None)
+            return
+        self.phase = Phase.LINGERING
+        self._timer = self._reactor.call_later(self._limits.linger_timeout, self._lingered)
+
+    def _lingered(self) -> None:
+        self._close_socket(None)  # no RST: the kernel may still be delivering our last replies
+
+    def _discard(self) -> None:
+        """What arrives after the last message that counts is read only to be thrown away."""
+        if self._allowance <= 0 or (self._ended and self.phase is Phase.LINGERING):
+            self._close_socket(None)
+        else:
+            self._update_interest()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_socket(self, error: Exception | None) -> None:
+        self.phase = Phase.CLOSED
+        self._cancel_timer()
+        self._registration.set(0)  # before the descriptor's number is free to be used again (14)
+        self._sock.close()
+        self._incoming.clear()
+        self._outgoing.clear()
+        self._newline = -1
+        self._owner.closed(error)
