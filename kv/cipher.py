@@ -49,7 +49,9 @@ class PublicKey:
             raise Violation("the key line is not base64 of a PKCS#1 RSAPublicKey") from error
         if canonical != line:
             raise Violation("the key line is not the one DER and base64 text of its key")
-        if key.n < 0 or key.n.bit_length() != bits:
+        if key.n < 0:
+            raise Violation("the modulus is negative")
+        if key.n.bit_length() != bits:
             raise Violation(f"the modulus has {key.n.bit_length()} bits, not {bits}")
         if not (3 <= key.e < 2**32 and key.e % 2):
             raise Violation("the public exponent is not an odd number from 3 to 2^32 - 1")

@@ -147,9 +147,7 @@ class Pipeline:
         """Sends the commands and returns their results in order; the pipeline is then empty."""
         commands, self._commands = self._commands, []
         replies = self._caller.execute(commands)
-        return [
-            result(command, reply) for command, reply in zip(commands, replies, strict=True)
-        ]
+        return [result(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
     def _add(self, command: Command) -> "Pipeline":
         self._commands.append(command)

@@ -92,8 +92,11 @@ class Listener:
                 sock.close()
 
     def _back_off(self, error: OSError) -> None:
-        """The connection stays in the queue and the listener readable: looking away for a moment
-        is all that keeps the loop from spinning until a descriptor comes free (18)."""
+        """Looks away for a moment.
+
+        The connection stays in the kernel's queue, and so the listener stays readable: without
+        this, the loop would spin until a descriptor comes free (18).
+        """
         log.warning("not accepting for %g s: %s", RETRY, error.strerror)
         self._registration.set(0)
         self._retry = self._reactor.call_later(RETRY, lambda: self._registration.set(READ))

@@ -85,12 +85,10 @@ TRANSITIONS: dict[State, dict[Message, dict[Reply, State]]] = {
 }
 
 #: The replies with a fixed text, by that text.
-FIXED_REPLIES = {
-    reply.value: reply for reply in Reply if reply.value.endswith((": OK", ": ERROR"))
-}
+FIXED_REPLIES = {reply.value: reply for reply in Reply if reply.value.endswith((": OK", ": ERROR"))}
 
-#: What a client accepts as the reply to each of its commands; to GET, any text at all. This version's server never sends
-#: DELETE: ERROR; another's may.
+#: What a client accepts as the reply to each of its commands; to GET, any text at all. This
+#: version's server never sends DELETE: ERROR; another's may.
 ACCEPTED = {
     Message.CONNECT: {Reply.CONNECT_OK, Reply.CONNECT_ERROR},
     Message.PUT: {Reply.PUT_OK, Reply.PUT_ERROR},

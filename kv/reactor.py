@@ -113,9 +113,7 @@ class Reactor:
         self._restore: list[Callback] = []
         self._running = False
 
-    def register(
-        self, fileobj: int | HasFileno, callback: Callable[[int], object]
-    ) -> Registration:
+    def register(self, fileobj: int | HasFileno, callback: Callable[[int], object]) -> Registration:
         """A registration, with no interest yet; `callback` gets the readiness that was seen."""
         return Registration(self._selector, fileobj, callback)
 

@@ -247,9 +247,7 @@ def understood(text: str) -> tuple[Message, str]:
         word = text.split(maxsplit=1)[0]
     form = FORMS.get(word.upper())
     if form is None:
-        raise TextError(
-            f"{shortened(word)} is not a command: use {', '.join(FORMS.values())}"
-        )
+        raise TextError(f"{shortened(word)} is not a command: use {', '.join(FORMS.values())}")
     if word != word.upper():
         raise TextError(
             f"{shortened(word)} is not a command: commands are case sensitive, use {form}"

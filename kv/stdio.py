@@ -61,9 +61,7 @@ class Output:
     reads the other end any more (EPIPE), or the disk is full. What is written then is dropped.
     """
 
-    def __init__(
-        self, reactor: Reactor, descriptor: int, changed: Callable[[], object]
-    ) -> None:
+    def __init__(self, reactor: Reactor, descriptor: int, changed: Callable[[], object]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
         self._changed = changed
@@ -106,9 +104,7 @@ class Input:
     `received` is called when there may be something new in `lines`; at the end, `ended` is true.
     """
 
-    def __init__(
-        self, reactor: Reactor, descriptor: int, received: Callable[[], object]
-    ) -> None:
+    def __init__(self, reactor: Reactor, descriptor: int, received: Callable[[], object]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
         self._received = received
@@ -175,7 +171,7 @@ class Input:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            if error.errno not in {errno.EIO}:  # EIO: the terminal has gone away
+            if error.errno != errno.EIO:  # EIO: the terminal has gone away
                 raise
             data = b""
         self._buffer += data

@@ -26,7 +26,6 @@ from typing import Protocol
 
 from kv.reactor import READ, WRITE, Reactor, Timer
 
-
 #: struct linger {on, 0 seconds}: makes `close` send RST and drop what the kernel still holds.
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -93,9 +92,7 @@ class Stream:
         "phase",
     )
 
-    def __init__(
-        self, reactor: Reactor, sock: socket.socket, owner: Owner, limits: Limits
-    ) -> None:
+    def __init__(self, reactor: Reactor, sock: socket.socket, owner: Owner, limits: Limits) -> None:
         # Nagle's algorithm holds a small reply back until the last one is acknowledged, and the
         # peer delays that acknowledgement in the hope of a reply to put it on: 40 ms each (10).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

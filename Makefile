@@ -1,0 +1,125 @@
+# What users and maintainers run. Needs GNU make 3.81, Python 3.11 (newer is fine, for both) and a
+# package index. Everything is installed in .venv, which these rules make, remake and remove as
+# they see fit; nothing outside this directory is touched.
+#
+# A line of `## text` is the help for the target or variable on the line after it.
+#
+# Recipes print nothing of their own on standard output and leave standard input alone, so that
+# `make run-client < script` prints the replies and no more. (From another directory it takes
+# `make -s -C DIRECTORY`: told to change directory, make itself says so there unless silenced.)
+
+.NOTPARALLEL:
+
+## show this help
+help:
+	@awk -F '[ :=]+' ' \
+	  BEGIN { print "usage: make TARGET [VARIABLE=VALUE ...]" } \
+	  /^## / { text = substr($$0, 4); next } \
+	  text && /^[A-Z]+ :=/ { value = $$0; sub(/^[^=]*= */, "", value); \
+	    variables = variables sprintf("  %-10s  %s [%s]\n", $$1, text, value) } \
+	  text && /^[a-z-]+:/ { targets = targets sprintf("  %-10s  %s\n", $$1, text) } \
+	  { text = "" } \
+	  END { printf "\ntargets:\n%s\nvariables [default]:\n%s", targets, variables }' Makefile
+
+# Variables. `:=` makes them deaf to the environment, where HOST is a common name: they are what
+# stands here unless the command line of make says otherwise.
+
+## address that the server listens on and the client connects to
+HOST := 127.0.0.1
+## TCP port of both
+PORT := 4242
+## the client's id; without one it takes user name and process id
+ID :=
+## further options for the server, the client or pytest, read by the shell
+ARGS :=
+## interpreter that makes .venv; once made, .venv stays until another is named
+PYTHON := python3
+
+LINTERS := ruff==0.17.6 mypy==2.4.1
+
+# The programs have no use for them, and exporting would expand a `$` in a value.
+unexport HOST PORT ID ARGS PYTHON
+
+# $(value X) is what was typed, a `$` included; `quote` makes it one word of the shell.
+quote = '$(subst ','\'',$(1))'
+address = --host=$(call quote,$(value HOST)) --port=$(call quote,$(value PORT))
+identity = $(if $(value ID),--id=$(call quote,$(value ID)))
+
+# The programs take the shell's place (`exec`), so that signals reach them and not a shell.
+
+## run a server, until Ctrl-C
+run-server: venv
+	@exec .venv/bin/python -m kv server $(address) $(value ARGS)
+
+## run a client: commands from the terminal, a pipe or a file
+run-client: venv
+	@exec .venv/bin/python -m kv client $(address) $(identity) $(value ARGS)
+
+## run the tests
+test: venv
+	@exec .venv/bin/python -m pytest $(value ARGS)
+
+## check style, format and types
+lint: venv
+	@echo '$(LINTERS)' | cmp -s - .venv/linters 2>/dev/null || { \
+	  echo 'adding $(LINTERS) to .venv' >&2; \
+	  $(pip) $(LINTERS) </dev/null >&2 && echo '$(LINTERS)' >.venv/linters || \
+	    { echo 'the linters could not be installed' >&2; exit 1; }; }
+	@status=0; \
+	.venv/bin/python -m ruff check kv tests || status=1; \
+	.venv/bin/python -m ruff format --check kv tests || status=1; \
+	.venv/bin/python -m mypy --strict kv || status=1; \
+	exit $$status
+
+## remove .venv and all caches
+clean:
+	@rm -f .venv/made-from
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	@find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help run-server run-client test lint clean venv
+
+# .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It
+# is written last and removed first, so a .venv is whole when that file says what it should.
+
+pip = .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
+
+# Prints the interpreter's own path, which starts with a slash, or what is wrong with it. It has to
+# be one line, and Python 2 has to understand it.
+probe = import os, sys; \
+  v = sys.version_info; \
+  new = v >= (3, 11); \
+  find = new and __import__("importlib.util").util.find_spec; \
+  lacks = new and [name for name in ("venv", "ensurepip") if not find(name)]; \
+  print("is Python %d.%d.%d and 3.11 or newer is needed" % v[:3] if not new else \
+    "lacks the module %s (on Debian and Ubuntu: apt install python%d.%d-venv)" \
+    % (lacks[0], v[0], v[1]) if lacks else os.path.realpath(sys.executable))
+
+# $(error) says it in one line, before anything has been made.
+checked = $(if $(filter /%,$(firstword $(1))),$(1),$(error PYTHON=$(value PYTHON) \
+  $(or $(1),is not a Python that can be run). To use another: \
+  make $(MAKECMDGOALS) PYTHON=/path/to/python3))
+chosen = $(call checked,$(shell $(call quote,$(value PYTHON)) -E -s -c '$(probe)' \
+  2>/dev/null </dev/null))
+recorded = $(shell python=$$(head -n 1 .venv/made-from 2>/dev/null) && [ -x "$$python" ] && \
+  printf '%s\n' "$$python")
+interpreter = $(or $(if $(filter-out command,$(firstword $(origin PYTHON))),$(recorded)),$(chosen))
+
+# Two terminals may get here at once (a server in one, a client in the other): the lock, which the
+# system drops when this shell ends, lets the second one wait for the first. `python -m venv` is
+# heard only when it fails, since its word for Ctrl-C is a traceback.
+venv:
+	@python=$(call quote,$(interpreter)); \
+	inputs() { printf '%s\n' "$$python"; cat requirements.txt; }; \
+	whole() { [ -x .venv/bin/python ] && inputs | cmp -s - .venv/made-from 2>/dev/null; }; \
+	if whole; then exit; fi; \
+	echo "making .venv with $$python" >&2; \
+	trap 'exit 130' HUP INT TERM; \
+	exec 9<requirements.txt </dev/null >&2; \
+	"$$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null; \
+	if whole; then exit; fi; \
+	trap 'rm -rf .venv; echo ".venv could not be made"' EXIT; \
+	rm -f .venv/made-from && rm -rf .venv || exit; \
+	said=$$("$$python" -m venv .venv 2>&1) || { printf '%s\n' "$$said"; exit 1; }; \
+	$(pip) -r requirements.txt && inputs >.venv/made-from || exit; \
+	trap - EXIT
