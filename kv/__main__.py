@@ -10,12 +10,15 @@ import getpass
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 from kv.address import resolve
 from kv.cipher import PrivateKey
+from kv.process import affordable, serve
 from kv.protocol import Command, Wire
-from kv.server import Settings, serve
+from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
+from kv.stream import Limits
 
 
 def port(text: str) -> int:
@@ -34,25 +37,35 @@ def seconds(text: str) -> float:
     return number
 
 
+def seconds_or_never(text: str) -> float:
+    """A duration, or 0, which means never."""
+    return 0.0 if text == "0" else seconds(text)
+
+
+def count(text: str) -> int:
+    """A number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number above 0")
+    return number
+
+
+def octets(text: str) -> int:
+    """A size in octets, or in K, M or G (2^10, 2^20, 2^30 octets)."""
+    shift = {"K": 10, "M": 20, "G": 30}.get(text[-1:].upper(), 0)
+    digits = text[:-1] if shift else text
+    if not digits.isdecimal() or not int(digits):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: use octets, or 64K, 256M, 1G")
+    return int(digits) << shift
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of both programs."""
     both = argparse.ArgumentParser(add_help=False)
-    both.add_argument("--host", default="127.0.0.1", help="name or address (%(default)s)")
-    both.add_argument("--port", type=port, default=4242, help="TCP port (%(default)s)")
-    both.add_argument(
-        "--key-bits",
-        type=int,
-        default=512,
-        metavar="BITS",
-        help="size of both sides' RSA keys, in bits (%(default)s)",
-    )
-    both.add_argument(
-        "--receive-buffer-size",
-        type=int,
-        default=4096,
-        metavar="BITS",
-        help="a line is smaller than this, in bits (%(default)s)",
-    )
+    option(both, "--host", str, "127.0.0.1", "HOST", "name or address")
+    option(both, "--port", port, 4242, "PORT", "TCP port")
+    option(both, "--key-bits", count, 512, "BITS", "size of both sides' RSA keys")
+    option(both, "--receive-buffer-size", count, 4096, "BITS", "every line is smaller")
     program = argparse.ArgumentParser(
         prog="python -m kv", description="An RSA-sealed key/value server and client."
     )
@@ -65,13 +78,13 @@ def parser() -> argparse.ArgumentParser:
         " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
         " 128 + N ended at once by a further signal N.",
     )
-    server.add_argument(
-        "--shutdown-timeout",
-        type=seconds,
-        default=5.0,
-        metavar="SECONDS",
-        help="longest time to finish with the connected clients (%(default)g)",
-    )
+    server.set_defaults(run=run_server, role_parser=server)
+    option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")
+    option(server, "--max-memory", octets, "256M", "OCTETS", "for what all clients store")
+    option(server, "--handshake-timeout", seconds, 10, "SECONDS", "from accept to CONNECT: OK")
+    option(server, "--idle-timeout", seconds_or_never, 3600, "SECONDS", "silence; 0 is never")
+    option(server, "--stall-timeout", seconds, 60, "SECONDS", "for a client to take a reply")
+    option(server, "--shutdown-timeout", seconds, 5, "SECONDS", "for clients to be finished")
     server.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],
@@ -86,20 +99,28 @@ def parser() -> argparse.ArgumentParser:
         " status: 0 all well; 1 a command was refused or answered with ERROR; 2 wrong options;"
         " 3 no connection, or it was lost; 130 Ctrl-C.",
     )
-    client.add_argument("--id", default=default_id(), help="client id (%(default)s)")
-    client.add_argument(
-        "--timeout",
-        type=seconds,
-        default=10.0,
-        metavar="SECONDS",
-        help="longest time without an awaited reply (%(default)g)",
-    )
+    client.set_defaults(run=run_client, role_parser=client)
+    option(client, "--id", str, default_id(), "ID", "client id")
+    option(client, "--timeout", seconds, 10, "SECONDS", "longest wait for a reply")
     client.add_argument(
         "--raw",
         action="store_true",
         help="seal and send every line unchecked, print what comes back, half-close at the end",
     )
     return program
+
+
+def option(
+    to: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], object],
+    default: object,
+    metavar: str,
+    help_text: str,
+) -> None:
+    """Adds an option with a value; its help shows the default."""
+    text = f"{help_text} (%(default)s)"
+    to.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
 
 
 def default_id() -> str:
@@ -116,11 +137,18 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
     log = logging.getLogger("kv")
     log.addHandler(LogHandler(2))
     log.setLevel(options.log_level.upper())
+    settings = Settings(
+        max_connections=affordable(options.max_connections),
+        handshake_timeout=options.handshake_timeout,
+        idle_timeout=options.idle_timeout,
+        stream=Limits(line_size=wire.line_size, stall_timeout=options.stall_timeout),
+    )
+    host, port = options.host, options.port
     try:
-        return serve(Settings(options.host, options.port, wire, options.shutdown_timeout))
+        return serve(host, port, wire, settings, options.max_memory, options.shutdown_timeout)
     except OSError as error:
         reason = error.strerror or error
-        log.error("cannot listen on %s port %d: %s", options.host, options.port, reason)
+        log.error("cannot listen on %s port %d: %s", host, port, reason)
         return FAILED
 
 
@@ -137,16 +165,15 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
 
 def main() -> int:
     """Parses the command line and runs the role; returns the exit status."""
-    program = parser()
-    options = program.parse_args()
+    options = parser().parse_args()
     try:
         wire = Wire(options.key_bits, options.receive_buffer_size)
         if options.role == "client":
             Command.connect(wire, options.id)
     except ValueError as error:
-        program.error(str(error))
+        options.role_parser.error(str(error))
     try:
-        return run_server(options, wire) if options.role == "server" else run_client(options, wire)
+        return int(options.run(options, wire))
     except KeyboardInterrupt:
         return 130
 

@@ -52,6 +52,8 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._retry: Timer | None = None
+        self._exhausted = False  # descriptors or memory; said once, not at every attempt
+        self._paused = False
         # Between readiness and `accept` the connection may be gone: a blocking listener would
         # then sleep until the next one comes (5).
         sock.setblocking(False)
@@ -64,6 +66,16 @@ class Listener:
         address: Address = self._sock.getsockname()
         return address
 
+    def pause(self) -> None:
+        """Stops accepting; the kernel queues up to BACKLOG connections (19)."""
+        self._paused = True
+        self._registration.set(0)
+
+    def resume(self) -> None:
+        """Goes on accepting."""
+        self._paused = False
+        self._registration.set(0 if self._retry else READ)
+
     def close(self) -> None:
         """Stops listening. Connections still in the kernel's queue are reset."""
         if self._retry is not None:
@@ -73,6 +85,8 @@ class Listener:
 
     def _ready(self) -> None:
         for _ in range(BATCH):
+            if self._paused:  # by what was accepted just now
+                return
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError):
@@ -85,6 +99,7 @@ class Listener:
                     raise
                 log.info("a connection died before it was accepted: %s", error.strerror)
                 continue
+            self._exhausted = False
             try:
                 self._accepted(sock, address)
             except Exception:
@@ -97,9 +112,16 @@ class Listener:
         The connection stays in the kernel's queue, and so the listener stays readable: without
         this, the loop would spin until a descriptor comes free (18).
         """
-        log.warning("not accepting for %g s: %s", RETRY, error.strerror)
+        if not self._exhausted:
+            log.warning("cannot accept connections: %s", error.strerror)
+        self._exhausted = True
         self._registration.set(0)
-        self._retry = self._reactor.call_later(RETRY, lambda: self._registration.set(READ))
+        self._retry = self._reactor.call_later(RETRY, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        if not self._paused:
+            self._registration.set(READ)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

@@ -244,12 +244,11 @@ class Service:
 class ServerConversation:
     """The server's end of one connection: a line in, at most one line out."""
 
-    __slots__ = ("_key", "_peer", "_service", "client_id", "session", "state", "work")
+    __slots__ = ("_peer", "_service", "client_id", "session", "state", "work")
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._peer: PublicKey | None = None
-        self._key = ""  # the key of a PUT whose value is awaited
         self.client_id = ""  # empty until CONNECT: OK; stays when the session is gone
         self.work = 0  # what the last line took, in units of one block opened, about 15 µs
         self.session: Session | None = None
@@ -311,19 +310,19 @@ class ServerConversation:
                     return Reply.CONNECT_OK, ""
             return Reply.CONNECT_ERROR, ""
         assert self.session is not None, "the table admits no other message without a session"
-        values = self.session.values
         if message is Message.PUT:
-            self._key = argument
+            self.session.await_value(argument)
             return Reply.NONE, ""
         if message is Message.VALUE:
-            if argument == Reply.GET_ERROR.value:
+            key = self.session.take_pending()
+            # A value that reads GET: ERROR would make the reply to GET ambiguous.
+            if argument == Reply.GET_ERROR.value or not self.session.put(key, argument):
                 return Reply.PUT_ERROR, ""
-            values[self._key] = argument
             return Reply.PUT_OK, ""
         if message is Message.GET:
-            value = values.get(argument)
+            value = self.session.get(argument)
             return (Reply.GET_ERROR, "") if value is None else (Reply.GET_VALUE, value)
-        values.pop(argument, None)
+        self.session.delete(argument)
         return Reply.DELETE_OK, ""
 
 

@@ -32,6 +32,9 @@ from typing import Protocol
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+#: Seconds. Selectors refuse a timeout that does not fit in 31 bits of milliseconds.
+LONGEST_SLEEP = 3600.0
+
 Callback = Callable[[], object]
 
 
@@ -112,6 +115,8 @@ class Reactor:
         self._signals: dict[int, Callback] = {}
         self._restore: list[Callback] = []
         self._running = False
+        self.turns = 0
+        self.longest_turn = 0.0  # seconds, the sleep not counted
 
     def register(self, fileobj: int | HasFileno, callback: Callable[[int], object]) -> Registration:
         """A registration, with no interest yet; `callback` gets the readiness that was seen."""
@@ -151,7 +156,9 @@ class Reactor:
 
     def turn(self) -> None:
         """One turn of the loop, as described above."""
-        for key, events in self._selector.select(self._sleep()):
+        ready = self._selector.select(self._sleep())
+        woken = self.time()
+        for key, events in ready:
             registration: Registration = key.data
             # An earlier callback of this batch may have closed this descriptor, and may even have
             # opened another one under the same number. The registration knows: its interest is
@@ -163,6 +170,8 @@ class Reactor:
             self._run_timers()
         for _ in range(len(self._deferred)):
             self._deferred.popleft()()
+        self.turns += 1
+        self.longest_turn = max(self.longest_turn, self.time() - woken)
 
     def _sleep(self) -> float | None:
         """How long the selector may sleep, in seconds; None is for ever.
@@ -173,7 +182,7 @@ class Reactor:
         if self._deferred:
             return 0
         if self._timers:
-            return max(0, self._timers[0][0] - self.time())
+            return min(max(0, self._timers[0][0] - self.time()), LONGEST_SLEEP)
         return None
 
     def _run_timers(self) -> None:

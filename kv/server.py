@@ -1,36 +1,44 @@
-"""Joins a stream and a conversation for each client, and runs the server as a program."""
+"""Joins a stream and a conversation for each client, within the server's limits."""
 
 import logging
-import signal
 import socket
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from kv.address import Address, shown
-from kv.cipher import PrivateKey
 from kv.errors import Violation
-from kv.listener import Listener, listen
-from kv.protocol import ServerConversation, Service, State, Wire
+from kv.listener import Listener
+from kv.protocol import ServerConversation, Service, State
 from kv.reactor import Reactor
-from kv.store import Store
-from kv.stream import Limits, Phase, Stream
+from kv.stream import Limits, Phase, Stalled, Stream
 
 log = logging.getLogger("kv")
 
-#: Seconds within which a second signal is the first one arriving twice: at Ctrl-C the terminal
-#: sends one to the whole foreground group, and `make` passes its own on.
-SAME_REQUEST = 1.0
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What peers may cost: connections by number, deadlines in seconds (0 is never)."""
+
+    max_connections: int = 10_000
+    handshake_timeout: float = 10.0
+    idle_timeout: float = 3600.0
+    stream: Limits = field(default_factory=Limits)
 
 
 class Connection:
     """One client: a stream whose lines go to a conversation, whose replies go to the stream."""
 
-    __slots__ = ("_address", "_server", "conversation", "stream")
+    __slots__ = ("_address", "_deadline", "_server", "conversation", "stream")
 
     def __init__(self, server: "Server", sock: socket.socket, address: Address) -> None:
         self._server = server
         self._address = address
         self.conversation = ServerConversation(server.service)
-        self.stream = Stream(server.reactor, sock, self, server.limits)
+        self.stream = Stream(server.reactor, sock, self, server.settings.stream)
+        # From now until CONNECT: OK, and nothing that the client sends extends it: one octet a
+        # second would otherwise keep a connection for ever (24).
+        seconds = server.settings.handshake_timeout
+        self._deadline = server.reactor.call_later(seconds, self._handshake_timed_out)
 
     def __str__(self) -> str:
         client_id = self.conversation.client_id
@@ -38,55 +46,86 @@ class Connection:
 
     def line_received(self, line: bytes) -> int:
         """A message: answers it, or drops the client; returns the work that took."""
+        conversation = self.conversation
+        handshaking = conversation.session is None
+        self._server.messages += 1
         try:
-            reply = self.conversation.receive(line)
+            reply = conversation.receive(line)
         except Violation as violation:
-            self._drop(str(violation))
+            self._drop("violation", str(violation))
             return 1
         if reply:
             self.stream.write_line(reply)
-        if self.conversation.state is State.CLOSED:
+        if conversation.state is State.CLOSED:
             log.debug("%s disconnected", self)
-            self.stream.close()
-        return self.conversation.work
+            self._close()
+        elif not handshaking:
+            self._deadline.postpone(self._server.settings.idle_timeout)
+        elif conversation.session is not None:
+            self._deadline.cancel()
+            idle = self._server.settings.idle_timeout or float("inf")
+            self._deadline = self._server.reactor.call_later(idle, self._idled)
+        return conversation.work
 
     def line_too_long(self) -> None:
         """Drops the client."""
-        self._drop(f"a line of more than {self._server.limits.line_size} octets")
+        size = self._server.settings.stream.line_size
+        self._drop("violation", f"a line of more than {size} octets")
 
     def end_received(self) -> None:
         """The client will send no more, and all it sent is answered: the session is over."""
         log.debug("%s ended its side", self)
-        self.conversation.close()
-        self.stream.close()
+        self._close()
 
     def closed(self, error: Exception | None) -> None:
-        """The connection is gone, and with it the session, if there still was one."""
+        """The socket is closed, and with it goes the session, if there still was one."""
         self.conversation.close()
+        self._deadline.cancel()
         if isinstance(error, OSError):
+            self._server.drops["stall" if isinstance(error, Stalled) else "lost"] += 1
             log.info("lost %s: %s", self, error.strerror or error)
         elif error is not None:
+            self._server.drops["error"] += 1
             log.error("dropped %s: an error in this server", self, exc_info=error)
         self._server.forget(self)
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, kind: str, reason: str) -> None:
         """The id is free at once; replies owed for earlier messages are still sent."""
+        self._server.drops[kind] += 1
         log.info("dropped %s: %s", self, reason)
+        self._close()
+
+    def _close(self) -> None:
         self.conversation.close()
+        self._deadline.cancel()
         self.stream.close()
+
+    def _handshake_timed_out(self) -> None:
+        seconds = self._server.settings.handshake_timeout
+        self._drop("handshake", f"no CONNECT: OK within {seconds:g} s")
+
+    def _idled(self) -> None:
+        self._drop("idle", f"no message for {self._server.settings.idle_timeout:g} s")
 
 
 class Server:
     """The listeners, and the connections that came of them."""
 
     def __init__(
-        self, reactor: Reactor, service: Service, limits: Limits, sockets: list[socket.socket]
+        self, reactor: Reactor, service: Service, settings: Settings, sockets: list[socket.socket]
     ) -> None:
         self.reactor = reactor
         self.service = service
-        self.limits = limits
-        self.connections: set[Connection] = set()
+        self.settings = settings
+        self.connections: dict[Connection, None] = {}  # a set that keeps its order
+        self.messages = 0
+        self.drops: Counter[str] = Counter()  # by kind of reason
         self.cut_short = 0  # connections that a stop ended before all was answered and sent
+        self._started = reactor.time()
+        self._total = 0
+        self._pauses = 0
+        self._received = 0  # octets of connections that are gone, as is _sent
+        self._sent = 0
         self._stopping = False
         self._listeners = [Listener(reactor, sock, self._accepted) for sock in sockets]
         for listener in self._listeners:
@@ -97,8 +136,6 @@ class Server:
 
         No new connections; what had reached the sockets is answered; then everything is closed.
         """
-        if self._stopping:
-            return
         self._stopping = True
         log.info("stopping: %d connections to finish", len(self.connections))
         for listener in self._listeners:
@@ -109,14 +146,44 @@ class Server:
         self._stop_if_done()
 
     def forget(self, connection: Connection) -> None:
-        """The connection is closed."""
-        self.connections.discard(connection)
+        """The connection is closed: there is room for another."""
+        if connection not in self.connections:
+            return  # it was never set up
+        if len(self.connections) == self.settings.max_connections and not self._stopping:
+            for listener in self._listeners:
+                listener.resume()
+        del self.connections[connection]
+        self._received += connection.stream.received
+        self._sent += connection.stream.sent
         self._stop_if_done()
+
+    def statistics(self) -> str:
+        """One line about everything since the start."""
+        store = self.service.store
+        received = self._received + sum(c.stream.received for c in self.connections)
+        sent = self._sent + sum(c.stream.sent for c in self.connections)
+        keys = sum(len(session.values) for session in store.sessions.values())
+        drops = ", ".join(f"{count} {kind}" for kind, count in sorted(self.drops.items()))
+        return (
+            f"up {self.reactor.time() - self._started:.0f} s;"
+            f" connections: {len(self.connections)} now, {self._total} in all,"
+            f" accepting paused {self._pauses} times at the limit;"
+            f" sessions: {len(store)} with {keys} keys,"
+            f" charged {store.used} of {store.capacity} octets;"
+            f" messages: {self.messages}; octets: {received} received, {sent} sent;"
+            f" drops: {drops or 'none'};"
+            f" turns: {self.reactor.turns}, the longest {self.reactor.longest_turn * 1000:.1f} ms"
+        )
 
     def _accepted(self, sock: socket.socket, address: Address) -> None:
         connection = Connection(self, sock, address)
-        self.connections.add(connection)
+        self.connections[connection] = None
+        self._total += 1
         log.debug("%s connected", connection)
+        if len(self.connections) == self.settings.max_connections:
+            self._pauses += 1
+            for listener in self._listeners:
+                listener.pause()
 
     def _cut_short(self) -> None:
         for connection in list(self.connections):
@@ -126,47 +193,3 @@ class Server:
     def _stop_if_done(self) -> None:
         if self._stopping and not self.connections:
             self.reactor.stop()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the command line decides. Sizes in bits, times in seconds."""
-
-    host: str = "127.0.0.1"
-    port: int = 4242
-    wire: Wire = Wire()
-    shutdown_timeout: float = 5.0
-
-
-def serve(settings: Settings) -> int:
-    """Serves until a signal comes; returns the exit status. Raises `OSError` if it cannot start.
-
-    All that blocks is done before the reactor runs: making the key and resolving the name (27).
-    """
-    service = Service(settings.wire, PrivateKey.generate(settings.wire.key_bits), Store())
-    sockets = listen(settings.host, settings.port)
-    reactor = Reactor()
-    limits = Limits(line_size=settings.wire.line_size)
-    server = Server(reactor, service, limits, sockets)
-    first_signal: float | None = None
-
-    def signalled(number: int) -> None:
-        nonlocal first_signal
-        if first_signal is None:
-            first_signal = reactor.time()
-            log.info("%s received", signal.Signals(number).name)
-            server.stop(settings.shutdown_timeout)
-        elif reactor.time() - first_signal >= SAME_REQUEST:
-            raise SystemExit(128 + number)
-
-    try:
-        reactor.on_signal(signal.SIGINT, lambda: signalled(signal.SIGINT))
-        reactor.on_signal(signal.SIGTERM, lambda: signalled(signal.SIGTERM))
-        reactor.run()
-    finally:
-        reactor.close()
-    if server.cut_short:
-        log.warning("stopped; %d connections were cut short", server.cut_short)
-        return 1
-    log.info("stopped")
-    return 0

@@ -26,6 +26,24 @@ from typing import Protocol
 
 from kv.reactor import READ, WRITE, Reactor, Timer
 
+#: SO_SNDBUF and SO_RCVBUF, in octets (Linux doubles them for its own bookkeeping). Left to itself
+#: the kernel may keep megabytes for one connection. And it reports room only when a third of its
+#: buffer is free: of 4 MB, an honest reader at 4 KiB/s frees that in six minutes, and would be
+#: taken for stalled meanwhile (9).
+KERNEL_BUFFER = 64 * 1024
+
+#: Keepalive: after 45 s of silence, four probes 15 s apart, so that a peer that vanished without a
+#: packet is gone in 105 s; by default the first probe comes after two hours (15). Probes are only
+#: sent while nothing else is on its way: TCP_USER_TIMEOUT (in ms) is the same bound for replies
+#: that nobody acknowledges. macOS has another name for the first and nothing for the last.
+KEEPALIVE = {
+    "TCP_KEEPIDLE": 45,
+    "TCP_KEEPALIVE": 45,
+    "TCP_KEEPINTVL": 15,
+    "TCP_KEEPCNT": 4,
+    "TCP_USER_TIMEOUT": 105_000,
+}
+
 #: struct linger {on, 0 seconds}: makes `close` send RST and drop what the kernel still holds.
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -37,6 +55,10 @@ class Phase(Enum):
     CLOSING = "closing"
     LINGERING = "lingering"
     CLOSED = "closed"
+
+
+class Stalled(TimeoutError):
+    """The peer does not read."""
 
 
 class Owner(Protocol):
@@ -90,12 +112,20 @@ class Stream:
         "_sock",
         "_timer",
         "phase",
+        "received",
+        "sent",
     )
 
     def __init__(self, reactor: Reactor, sock: socket.socket, owner: Owner, limits: Limits) -> None:
         # Nagle's algorithm holds a small reply back until the last one is acknowledged, and the
         # peer delays that acknowledgement in the hope of a reply to put it on: 40 ms each (10).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         sock.setblocking(False)  # it does not inherit this from the listener (16)
         self._reactor = reactor
         self._sock = sock
@@ -112,6 +142,8 @@ class Stream:
         self._half_closing = False
         self._allowance = 0  # octets that may still be read while finishing or closing
         self._timer: Timer | None = None  # for a stall while OPEN or CLOSING; then for lingering
+        self.received = 0  # octets, as is `sent`
+        self.sent = 0
         self.phase = Phase.OPEN
         self._registration = reactor.register(sock, self._ready)
         self._registration.set(READ)
@@ -150,6 +182,7 @@ class Stream:
                 self.abort(error)
                 return
             del self._outgoing[:sent]
+            self.sent += sent
             self._watch_for_stall(sent > 0)
         if self._held_up and len(self._outgoing) <= self._limits.low_water:
             self._held_up = False
@@ -228,6 +261,7 @@ class Stream:
         except OSError as error:  # ECONNRESET, ETIMEDOUT: both directions are gone (13)
             self.abort(error)
             return
+        self.received += len(data)
         self._allowance -= len(data)
         if not data:
             # The peer ended its sending side; it may well still read (3). The socket stays
@@ -297,7 +331,7 @@ class Stream:
 
     def _stalled(self) -> None:
         seconds = self._limits.stall_timeout
-        self.abort(TimeoutError(f"the peer took no reply for {seconds:g} s"))
+        self.abort(Stalled(f"the peer took none of its replies for {seconds:g} s"))
 
     def _shut_down(self) -> None:
         """Everything is sent: ends our side and, when closing, lingers until they end theirs."""
