@@ -160,7 +160,12 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
         print(f"cannot connect to {options.host}: {error.strerror or error}", file=sys.stderr)
         return LOST
     key = PrivateKey.generate(wire.key_bits)
-    return Shell(addresses, wire, key, options.id, options.timeout, options.raw).run()
+    try:
+        return Shell(addresses, wire, key, options.id, options.timeout, options.raw).run()
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            print()  # the shell's prompt belongs on a line of its own
+        raise
 
 
 def main() -> int:

@@ -175,6 +175,7 @@ class Caller:
         self._commands: Iterator[Command] = iter(())
         self._replies: list[str] = []
         self._awaited = 0
+        self._answered = False  # all that the caller waits for is there
         self._error: Exception | None = None
         self._closed = ""  # why, once it is
         self._reactor = Reactor()
@@ -188,6 +189,7 @@ class Caller:
         self._commands = iter(commands)
         self._replies = []
         self._awaited = len(commands)
+        self._answered = False
         if commands:
             self._run()
         return self._replies
@@ -201,14 +203,19 @@ class Caller:
 
     def connected(self) -> None:
         """The constructor may return."""
+        self._answered = True
         self._reactor.stop()
 
     def replied(self, command: Command | None, reply: str) -> None:
         """One more reply. The call returns with the last one; DISCONNECT's, with the end."""
         self._replies.append(reply)
         self._send_more()
-        if len(self._replies) == self._awaited and command != Command.disconnect():
+        self._answered = len(self._replies) == self._awaited
+        if self._answered and command != Command.disconnect():
             self._reactor.stop()
+
+    def drained(self) -> None:
+        """Replies make room sooner."""
 
     def ended(self, error: Exception | None) -> None:
         """The connection is gone."""
@@ -230,7 +237,9 @@ class Caller:
             self._link.flush()
             self._reactor.run()
             if self._error is not None:
-                raise self._error
+                if not self._answered:
+                    raise self._error
+                self._abandon(str(self._error))  # what the next call is told
         except BaseException as error:
             self._abandon(str(error) or type(error).__name__)
             raise

@@ -4,6 +4,7 @@ It lives on a reactor and blocks nobody. `Client` runs one for callers, `Shell` 
 """
 
 import socket
+import sys
 from typing import Protocol
 
 from kv.address import Address, shown
@@ -18,7 +19,7 @@ from kv.stream import Limits, Stream
 #: commands takes no more memory than one of a hundred (34).
 WINDOW = 64
 #: Octets sealed but not sent beyond which more commands wait.
-UNSENT = 64 * 1024
+UNSENT = 32 * 1024
 
 
 class LinkOwner(Protocol):
@@ -29,6 +30,9 @@ class LinkOwner(Protocol):
 
     def replied(self, command: Command | None, reply: str) -> None:
         """The oldest command without a reply has its reply. A raw link knows no commands."""
+
+    def drained(self) -> None:
+        """What was sent is on its way: there may be `room` again."""
 
     def ended(self, error: Exception | None) -> None:
         """The connection is gone: as it was meant to be, or because of `error`. The last call."""
@@ -59,7 +63,7 @@ class Link:
         self._owner = owner
         self._timeout = timeout
         self._timer: Timer | None = None
-        self._refused: ConnectRefused | None = None
+        self._error: Exception | None = None  # why we close, when it is we who do
         self._raw = raw
         self._half_closed = False
         self._conversation = ClientConversation(wire, key)
@@ -142,19 +146,29 @@ class Link:
         """The server broke the protocol."""
         raise Violation(f"the server sent a line of more than {self._wire.line_size} octets")
 
+    def drained(self) -> None:
+        """The kernel has taken all that was sent."""
+        self._owner.drained()
+
     def end_received(self) -> None:
-        """The server closed first."""
-        self.abort(None if self._raw else ConnectionError("the server closed the connection"))
+        """The server closed first: closes, too, with nobody to send the rest to."""
+        if not self._raw:
+            self._error = ConnectionError("the server closed the connection")
+        assert self._stream is not None
+        if self._stream.unsent:
+            self._stream.abort(self._error)
+        self._stream.close()
 
     def closed(self, error: Exception | None) -> None:
         """The socket is closed."""
         self._stop_waiting()
-        self._owner.ended(self._refused or error)
+        self._owner.ended(self._error or error)
 
     def _socket_connected(self, sock: socket.socket) -> None:
         # The server says nothing before it has our key, and CONNECT does not depend on what it
         # says: both go together and save a round trip.
-        limits = Limits(line_size=self._wire.line_size)
+        # A client always reads: if it, too, read nothing while it cannot send, both would wait.
+        limits = Limits(line_size=self._wire.line_size, high_water=sys.maxsize)
         self._stream = Stream(self._reactor, sock, self, limits)
         self._stream.write_line(self._conversation.key.public.to_line())
         self.send(self._connect)
@@ -165,7 +179,7 @@ class Link:
             self._owner.connected()
             return
         assert self._stream is not None
-        self._refused = ConnectRefused(f"the client id {self._client_id!r} is in use")
+        self._error = ConnectRefused(f"the client id {self._client_id!r} is in use")
         self._stream.close()
 
     def _wait(self) -> None:

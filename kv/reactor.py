@@ -114,7 +114,7 @@ class Reactor:
         self._deferred: deque[Callback] = deque()
         self._signals: dict[int, Callback] = {}
         self._restore: list[Callback] = []
-        self._running = False
+        self._stopped = False
         self.turns = 0
         self.longest_turn = 0.0  # seconds, the sleep not counted
 
@@ -145,14 +145,14 @@ class Reactor:
             heapq.heapify(self._timers)
 
     def run(self) -> None:
-        """Turns until `stop` is called."""
-        self._running = True
-        while self._running:
+        """Turns until `stop` is called; if it has been called already, not at all."""
+        while not self._stopped:
             self.turn()
+        self._stopped = False
 
     def stop(self) -> None:
         """Ends `run` after this turn."""
-        self._running = False
+        self._stopped = True
 
     def turn(self) -> None:
         """One turn of the loop, as described above."""

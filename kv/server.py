@@ -72,6 +72,9 @@ class Connection:
         size = self._server.settings.stream.line_size
         self._drop("violation", f"a line of more than {size} octets")
 
+    def drained(self) -> None:
+        """Nothing here waits for that: the stream itself holds the client up."""
+
     def end_received(self) -> None:
         """The client will send no more, and all it sent is answered: the session is over."""
         log.debug("%s ended its side", self)

@@ -7,6 +7,7 @@ clear sentence and not the session.
 
 import errno
 import os
+import termios
 from dataclasses import dataclass
 
 from kv.address import Address
@@ -63,7 +64,7 @@ class Shell:
         self._reactor = Reactor()
         self._escape = os.isatty(1)
         self._interactive = os.isatty(0) and os.isatty(1)
-        self._input = Input(self._reactor, 0, self._advance)
+        self._input = Input(self._reactor, 0, 2 * wire.text_size, self._advance)
         self._output = Output(self._reactor, 1, self._output_changed)
         # In a terminal, notices and replies go the same way, so that they stay in order.
         self._notices = (
@@ -109,6 +110,10 @@ class Shell:
             self._failed = True
         self._advance()
 
+    def drained(self) -> None:
+        """There is room for more lines."""
+        self._advance()
+
     def ended(self, error: Exception | None) -> None:
         """The connection is over: says why, and leaves once everything is shown."""
         self._status = FAILED if self._failed else OK
@@ -117,9 +122,13 @@ class Shell:
             self._say(f"CONNECT: ERROR: {error}; choose another with --id")
             self._status = FAILED
         elif error is not None:
+            if not isinstance(error, OSError):
+                raise error  # not the network's fault but a mistake in this program
             what = "connection lost" if self._connected else "cannot connect"
-            self._say(f"{what}: {getattr(error, 'strerror', None) or error}")
+            self._say(f"{what}: {error.strerror or error}")
             self._status = LOST
+            if self._interactive:  # a half-typed line must not become the shell's next command
+                termios.tcflush(0, termios.TCIFLUSH)
         elif self._raw and not self._leaving:
             self._say("the server closed the connection")
         if error is None and self._output.error is None and not self._interactive:

@@ -101,13 +101,18 @@ class Output:
 class Input:
     """A descriptor to read lines from.
 
-    `received` is called when there may be something new in `lines`; at the end, `ended` is true.
+    `received` is called when there may be something new to `take`; at the end, `ended` is true.
+    Of a line longer than `longest` octets no more than that is kept.
     """
 
-    def __init__(self, reactor: Reactor, descriptor: int, received: Callable[[], object]) -> None:
+    def __init__(
+        self, reactor: Reactor, descriptor: int, longest: int, received: Callable[[], object]
+    ) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
+        self._longest = longest
         self._received = received
+        self._cutting = False  # a line too long to keep: its rest is thrown away
         self._buffer = bytearray()
         self._scanned = 0
         self._reading = False
@@ -174,10 +179,17 @@ class Input:
             if error.errno != errno.EIO:  # EIO: the terminal has gone away
                 raise
             data = b""
-        self._buffer += data
         if not data:
             self.read_on(False)
             self.ended = True
+        if self._cutting:
+            end = data.find(b"\n")
+            data = data[end:] if end >= 0 else b""
+            self._cutting = end < 0
+        self._buffer += data
+        if len(self._buffer) > self._longest and b"\n" not in self._buffer:
+            del self._buffer[self._longest :]
+            self._cutting = True
 
 
 class LogHandler(logging.Handler):

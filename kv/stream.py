@@ -70,6 +70,9 @@ class Owner(Protocol):
     def line_too_long(self) -> None:
         """More octets than a line may have, and no LF among them."""
 
+    def drained(self) -> None:
+        """The kernel has taken the last of what it did not take at once."""
+
     def end_received(self) -> None:
         """The peer has ended its sending side, and every complete line has been handed over."""
 
@@ -109,6 +112,7 @@ class Stream:
         "_registration",
         "_scanned",
         "_scheduled",
+        "_shut",
         "_sock",
         "_timer",
         "phase",
@@ -140,6 +144,7 @@ class Stream:
         self._ended = False  # the peer's sending side
         self._finishing = False
         self._half_closing = False
+        self._shut = False  # our sending side
         self._allowance = 0  # octets that may still be read while finishing or closing
         self._timer: Timer | None = None  # for a stall while OPEN or CLOSING; then for lingering
         self.received = 0  # octets, as is `sent`
@@ -233,6 +238,8 @@ class Stream:
         try:
             if events & WRITE:
                 self.flush()
+                if not self._outgoing and self.phase is Phase.OPEN:
+                    self._owner.drained()
             if events & READ and self.phase is not Phase.CLOSED:
                 self._read()
         except Exception as error:
@@ -335,11 +342,13 @@ class Stream:
 
     def _shut_down(self) -> None:
         """Everything is sent: ends our side and, when closing, lingers until they end theirs."""
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
-            self.abort(error)
-            return
+        if not self._shut:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
+                self.abort(error)
+                return
+        self._shut = True
         self._half_closing = False
         if self.phase is Phase.OPEN:
             return
