@@ -193,7 +193,7 @@ class Shell:
     def _end_of_input(self) -> None:
         self._leaving = True
         if self._interactive:
-            self._print("")
+            self._output.write(self._fresh_line())
         if self._raw:
             self._link.half_close()
             return

@@ -7,7 +7,8 @@ descriptor: a program that sets it on its standard input changes the terminal or
 parent shell and for everyone else who shares it (31). So these stay blocking, and whether a call
 would block is found out beforehand. For reading, readiness means that at least one octet, or the
 end, is there, and `read` takes what there is. For writing to a pipe, POSIX promises that when
-`poll` says writable, PIPE_BUF octets can be written without blocking, and no more than that.
+`poll` says writable, PIPE_BUF octets can be written without blocking, and no more than that. A
+terminal promises nothing, but it can be opened again by its name, and that open file is our own.
 (When somebody else who reads the same input gets there first, the read can still block; that
 cannot be had otherwise without changing the flag for them.)
 """
@@ -54,6 +55,19 @@ def writable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
+def opened_anew(descriptor: int) -> int:
+    """A non-blocking descriptor of our own for the terminal that `descriptor` is.
+
+    Held with Ctrl-S, a terminal keeps a writer waiting for as long as the person likes. What is
+    not a terminal, or may not be opened, is given back as it is.
+    """
+    try:
+        name = os.ttyname(descriptor)
+        return os.open(name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return descriptor
+
+
 class Output:
     """A descriptor to write to: what it cannot take yet is kept and written when it can.
 
@@ -63,10 +77,10 @@ class Output:
 
     def __init__(self, reactor: Reactor, descriptor: int, changed: Callable[[], object]) -> None:
         self._reactor = reactor
-        self._descriptor = descriptor
+        self._descriptor = opened_anew(descriptor)
         self._changed = changed
         self._pending = bytearray()
-        self._registration = reactor.register(descriptor, lambda _: self._ready())
+        self._registration = reactor.register(self._descriptor, lambda _: self._ready())
         self.error: OSError | None = None
 
     @property
@@ -90,7 +104,7 @@ class Output:
                 count = os.write(self._descriptor, self._pending[: select.PIPE_BUF])
                 del self._pending[:count]
         except (BlockingIOError, InterruptedError):
-            pass  # someone who shares the descriptor made it non-blocking
+            pass  # a terminal that is full; or someone who shares a pipe made it non-blocking
         except OSError as error:
             self.error = error
             self._pending.clear()
@@ -202,7 +216,7 @@ class LogHandler(logging.Handler):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._descriptor = opened_anew(descriptor)
         self._dropped = 0
         self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
 
