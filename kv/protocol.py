@@ -97,6 +97,7 @@ ACCEPTED = {
 }
 
 #: The work of sealing one block, in blocks opened: a private-key operation against a public one.
+#: A turn of the loop is bounded in this unit, because nobody else is served meanwhile (26).
 SEALING = 20
 
 WITH_ARGUMENT = {

@@ -232,7 +232,7 @@ class Shell:
             if self._status is None:
                 self._advance()
         elif self._status is None:
-            # A reader that has had enough (`| head`) is no error; a full disk is.
+            # A reader that has had enough (`| head`) is no error; a full disk is (32).
             if self._output.error.errno != errno.EPIPE:
                 self._failed = True
                 self._say(f"cannot write to standard output: {self._output.error.strerror}")

@@ -12,7 +12,7 @@ Generic: knows lines, not what they mean. What it does, in the order that the oc
   so `_incoming` never holds more than one incomplete line and one read's worth.
 - Writing: `write_line` appends to `_outgoing`; `flush` gives the kernel what it takes. Above
   `high_water` no line is handed over and nothing is read until the peer has taken enough of its
-  replies to get below `low_water`: it is held up by its own slowness, at no cost in memory.
+  replies to get below `low_water`: its own slowness holds it up, and memory stays bounded (8).
 - Closing: `close` is polite, `abort` is not. The phases: OPEN, then CLOSING (replies still to be
   sent), LINGERING (our side is shut down, theirs not yet), CLOSED.
 """
@@ -37,11 +37,15 @@ KERNEL_BUFFER = 64 * 1024
 #: sent while nothing else is on its way: TCP_USER_TIMEOUT (in ms) is the same bound for replies
 #: that nobody acknowledges. macOS has another name for the first and nothing for the last.
 KEEPALIVE = {
-    "TCP_KEEPIDLE": 45,
-    "TCP_KEEPALIVE": 45,
-    "TCP_KEEPINTVL": 15,
-    "TCP_KEEPCNT": 4,
-    "TCP_USER_TIMEOUT": 105_000,
+    getattr(socket, name): value
+    for name, value in (
+        ("TCP_KEEPIDLE", 45),
+        ("TCP_KEEPALIVE", 45),
+        ("TCP_KEEPINTVL", 15),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", 105_000),
+    )
+    if hasattr(socket, name)
 }
 
 #: struct linger {on, 0 seconds}: makes `close` send RST and drop what the kernel still holds.
@@ -127,9 +131,8 @@ class Stream:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        for option, value in KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         sock.setblocking(False)  # it does not inherit this from the listener (16)
         self._reactor = reactor
         self._sock = sock
@@ -159,11 +162,6 @@ class Stream:
     def unsent(self) -> int:
         """Octets written that the kernel has not taken yet."""
         return len(self._outgoing)
-
-    @property
-    def owing(self) -> bool:
-        """Whether a line waits to be handled, or a reply to be sent."""
-        return self._newline >= 0 or bool(self._outgoing)
 
     def write_line(self, line: bytes) -> None:
         """Appends a line, given without LF, to what is to be sent.
@@ -209,6 +207,7 @@ class Stream:
             self.phase = Phase.CLOSING
             self._incoming.clear()
             self._newline = -1
+            self._held_up = False  # a peer that reads only when it has sent all must be read from
             self._allowance = self._limits.linger_size
             self.flush()
 
