@@ -88,8 +88,8 @@ class Timer:
         self.callback: Callback | None = callback
 
     def postpone(self, delay: float) -> None:
-        """Makes the call `delay` seconds from now; never sooner than it was due before."""
-        self.when = max(self.when, self._reactor.time() + delay)
+        """Makes the call `delay` seconds after this turn of the loop began, and not before."""
+        self.when = self._reactor.woken + delay
 
     def cancel(self) -> None:
         """Forgets the call; harmless after it was made."""
@@ -115,6 +115,7 @@ class Reactor:
         self._signals: dict[int, Callback] = {}
         self._restore: list[Callback] = []
         self._stopped = False
+        self.woken = clock()  # when this turn began
         self.turns = 0
         self.longest_turn = 0.0  # seconds, the sleep not counted
 
@@ -157,7 +158,7 @@ class Reactor:
     def turn(self) -> None:
         """One turn of the loop, as described above."""
         ready = self._selector.select(self._sleep())
-        woken = self.time()
+        self.woken = self.time()
         for key, events in ready:
             registration: Registration = key.data
             # An earlier callback of this batch may have closed this descriptor, and may even have
@@ -171,7 +172,7 @@ class Reactor:
         for _ in range(len(self._deferred)):
             self._deferred.popleft()()
         self.turns += 1
-        self.longest_turn = max(self.longest_turn, self.time() - woken)
+        self.longest_turn = max(self.longest_turn, self.time() - self.woken)
 
     def _sleep(self) -> float | None:
         """How long the selector may sleep, in seconds; None is for ever.

@@ -1,6 +1,7 @@
 """Joins a stream and a conversation for each client, within the server's limits."""
 
 import logging
+import math
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from kv.address import Address, shown
 from kv.errors import Violation
 from kv.listener import Listener
-from kv.protocol import ServerConversation, Service, State
+from kv.protocol import ServerConversation, Service
 from kv.reactor import Reactor
 from kv.stream import Limits, Phase, Stalled, Stream
 
@@ -28,7 +29,7 @@ class Settings:
 class Connection:
     """One client: a stream whose lines go to a conversation, whose replies go to the stream."""
 
-    __slots__ = ("_address", "_deadline", "_server", "conversation", "stream")
+    __slots__ = ("_address", "_deadline", "_idle_timeout", "_server", "conversation", "stream")
 
     def __init__(self, server: "Server", sock: socket.socket, address: Address) -> None:
         self._server = server
@@ -38,6 +39,7 @@ class Connection:
         # From now until CONNECT: OK, and nothing that the client sends extends it: one octet a
         # second would otherwise keep a connection for ever (24).
         seconds = server.settings.handshake_timeout
+        self._idle_timeout = server.settings.idle_timeout or math.inf
         self._deadline = server.reactor.call_later(seconds, self._handshake_timed_out)
 
     def __str__(self) -> str:
@@ -47,7 +49,7 @@ class Connection:
     def line_received(self, line: bytes) -> int:
         """A message: answers it, or drops the client; returns the work that took."""
         conversation = self.conversation
-        handshaking = conversation.session is None
+        in_session = conversation.session is not None
         self._server.messages += 1
         try:
             reply = conversation.receive(line)
@@ -56,15 +58,15 @@ class Connection:
             return 1
         if reply:
             self.stream.write_line(reply)
-        if conversation.state is State.CLOSED:
+        if conversation.session is not None:
+            if in_session:
+                self._deadline.postpone(self._idle_timeout)
+            else:
+                self._deadline.cancel()
+                self._deadline = self._server.reactor.call_later(self._idle_timeout, self._idled)
+        elif in_session:
             log.debug("%s disconnected", self)
             self._close()
-        elif not handshaking:
-            self._deadline.postpone(self._server.settings.idle_timeout)
-        elif conversation.session is not None:
-            self._deadline.cancel()
-            idle = self._server.settings.idle_timeout or float("inf")
-            self._deadline = self._server.reactor.call_later(idle, self._idled)
         return conversation.work
 
     def line_too_long(self) -> None:

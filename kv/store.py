@@ -11,27 +11,36 @@ CPython so that the process grows by no more than the account says.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 #: Octets charged for an entry besides its key and value.
 ENTRY = 192
 #: Octets charged for a session besides its client id.
-SESSION = 512
+SESSION = 640
+#: Octets charged for a remembered line besides its own and those of what it stands for.
+REMEMBERED = 320
+#: What one session may remember, in octets: the lines of some 600 commands.
+SHARE = 256 * 1024
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """What one connected client has stored."""
+    """What one connected client has stored, and lines of its that need not be computed again.
+
+    `opened` has the commands in lines that this client has sent, `sealed` the lines that carry
+    its values. They are charged to an account of their own, are forgotten when they have filled
+    this session's share of it, and never outlive the value or the session that they belong to.
+    """
 
     store: "Store"
     client_id: str
     charged: int  # to the store's account, for this session and all it holds
     values: dict[str, str] = field(default_factory=dict)
     most: int = 0  # entries since the table was last made anew
-    pending: str = ""  # the key of a PUT whose value is awaited
-
-    def get(self, key: str) -> str | None:
-        """The value under `key`."""
-        return self.values.get(key)
+    pending: str = ""  # the key of a PUT whose value is awaited; a key is never empty
+    opened: dict[bytes, Any] = field(default_factory=dict)
+    sealed: dict[str, bytes] = field(default_factory=dict)
+    remembered: int = 0  # octets charged for the two
 
     def put(self, key: str, value: str) -> bool:
         """Stores `value`; False, and nothing changes, if the account has no room for it."""
@@ -42,18 +51,21 @@ class Session:
         self._charge(cost)
         self.values[key] = value
         self.most = max(self.most, len(self.values))
+        self._forget_sealed(key)
         return True
 
     def delete(self, key: str) -> None:
         """Forgets `key`, whether or not it is there."""
         value = self.values.pop(key, None)
-        if value is not None:
-            self._charge(-(ENTRY + len(key) + len(value)))
-            # A dict does not give back its table when entries go: a session could fill the
-            # store, empty it, and keep the table for nothing. A copy has a table that fits.
-            if self.most > 64 and len(self.values) < self.most // 4:
-                self.values = dict(self.values)
-                self.most = len(self.values)
+        if value is None:
+            return
+        self._charge(-(ENTRY + len(key) + len(value)))
+        self._forget_sealed(key)
+        # A dict does not give back its table when entries go: a session could fill the store,
+        # empty it, and keep the table for nothing. A copy has a table that fits.
+        if self.most > 64 and len(self.values) < self.most // 4:
+            self.values = dict(self.values)
+            self.most = len(self.values)
 
     def await_value(self, key: str) -> None:
         """Keeps the key of a PUT until `take_pending`."""
@@ -66,6 +78,38 @@ class Session:
         self._charge(-len(key))
         return key
 
+    def remember_opened(self, line: bytes, command: tuple[str, str]) -> None:
+        """Keeps what `line` was found to carry, if there is room."""
+        if self._has_room(REMEMBERED + len(line) + len(command[1])):
+            self.opened[line] = command
+
+    def remember_sealed(self, key: str, line: bytes) -> None:
+        """Keeps the line that the value under `key` was sealed to, if there is room."""
+        if self._has_room(REMEMBERED + len(line)):
+            self.sealed[key] = line
+
+    def forget_lines(self) -> None:
+        """Forgets every remembered line."""
+        self.opened.clear()
+        self.sealed.clear()
+        self.store.remembered -= self.remembered
+        self.remembered = 0
+
+    def _has_room(self, cost: int) -> bool:
+        if self.remembered + cost > SHARE:
+            self.forget_lines()
+        if self.store.remembered + cost > self.store.capacity // 8:
+            return False
+        self.remembered += cost
+        self.store.remembered += cost
+        return True
+
+    def _forget_sealed(self, key: str) -> None:
+        line = self.sealed.pop(key, None)
+        if line is not None:
+            self.remembered -= REMEMBERED + len(line)
+            self.store.remembered -= REMEMBERED + len(line)
+
     def _charge(self, octets: int) -> None:
         self.charged += octets
         self.store.used += octets
@@ -76,11 +120,13 @@ class Store:
 
     `capacity` and `used` are in octets of the account. Sessions are always admitted (how many
     there can be is the server's limit); it is values that are refused when the account is full.
+    Remembered lines may take an eighth of `capacity` besides.
     """
 
     def __init__(self, capacity: int = 256 * 1024 * 1024) -> None:
         self.capacity = capacity
         self.used = 0
+        self.remembered = 0
         self.sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -97,5 +143,6 @@ class Store:
 
     def end(self, session: Session) -> None:
         """Forgets the session and its data; the id is free and the account credited at once."""
+        session.forget_lines()
         del self.sessions[session.client_id]
         self.used -= session.charged

@@ -61,6 +61,10 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+#: CPython 3.11 takes 80 ns to look a member up in its enum, four times what a global takes.
+OPEN, CLOSING, LINGERING, CLOSED = Phase
+
+
 class Stalled(TimeoutError):
     """The peer does not read."""
 
@@ -152,7 +156,7 @@ class Stream:
         self._timer: Timer | None = None  # for a stall while OPEN or CLOSING; then for lingering
         self.received = 0  # octets, as is `sent`
         self.sent = 0
-        self.phase = Phase.OPEN
+        self.phase = OPEN
         self._registration = reactor.register(sock, self._ready)
         self._registration.set(READ)
 
@@ -168,7 +172,7 @@ class Stream:
 
         The stream sends by itself after handing over lines; at other times call `flush`.
         """
-        if self.phase is Phase.OPEN:
+        if self.phase is OPEN:
             self._outgoing += line
             self._outgoing += b"\n"
 
@@ -191,7 +195,7 @@ class Stream:
             self._held_up = False
             if self._newline >= 0 or self._finishing:
                 self._schedule()
-        if not self._outgoing and (self.phase is Phase.CLOSING or self._half_closing):
+        if not self._outgoing and (self.phase is CLOSING or self._half_closing):
             self._shut_down()
         self._update_interest()
 
@@ -203,8 +207,8 @@ class Stream:
         down the sending side, and read and throw away until the peer closes, too, or a bound in
         seconds and octets is reached (12).
         """
-        if self.phase is Phase.OPEN:
-            self.phase = Phase.CLOSING
+        if self.phase is OPEN:
+            self.phase = CLOSING
             self._incoming.clear()
             self._newline = -1
             self._held_up = False  # a peer that reads only when it has sent all must be read from
@@ -218,14 +222,14 @@ class Stream:
 
     def finish(self) -> None:
         """Closes politely once every complete line that has already arrived is answered."""
-        if self.phase is Phase.OPEN:
+        if self.phase is OPEN:
             self._finishing = True
             self._allowance = self._limits.linger_size
             self._schedule()
 
     def abort(self, error: Exception | None) -> None:
         """Closes at once, with RST: whatever the kernel still holds for the peer is dropped."""
-        if self.phase is not Phase.CLOSED:
+        if self.phase is not CLOSED:
             with suppress(OSError):  # macOS refuses every option of a socket that was reset
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             self._close_socket(error)
@@ -237,9 +241,9 @@ class Stream:
         try:
             if events & WRITE:
                 self.flush()
-                if not self._outgoing and self.phase is Phase.OPEN:
+                if not self._outgoing and self.phase is OPEN:
                     self._owner.drained()
-            if events & READ and self.phase is not Phase.CLOSED:
+            if events & READ and self.phase is not CLOSED:
                 self._read()
         except Exception as error:
             self.abort(error)
@@ -247,7 +251,7 @@ class Stream:
     def _resume(self) -> None:
         try:
             self._scheduled = False
-            if self.phase is Phase.OPEN and not self._held_up:
+            if self.phase is OPEN and not self._held_up:
                 if self._newline >= 0:
                     self._hand_over()
                 else:
@@ -273,7 +277,7 @@ class Stream:
             # The peer ended its sending side; it may well still read (3). The socket stays
             # readable for ever, so the read interest has to go (4).
             self._ended = True
-        if self.phase is Phase.OPEN:
+        if self.phase is OPEN:
             self._incoming += data
             self._find_newline()
             self._hand_over()
@@ -293,7 +297,7 @@ class Stream:
             del self._incoming[: self._newline + 1]
             self._find_newline()
             work -= self._owner.line_received(line)
-            if self.phase is not Phase.OPEN:
+            if self.phase is not OPEN:
                 return
             self._held_up = len(self._outgoing) > self._limits.high_water
         if self._newline < 0:
@@ -318,7 +322,7 @@ class Stream:
 
     def _update_interest(self) -> None:
         """Asks for exactly the readiness that would be acted on: any other makes the loop spin."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return
         waiting = self._newline >= 0 or self._held_up
         read = 0 if self._ended or waiting else READ
@@ -349,12 +353,12 @@ class Stream:
                 return
         self._shut = True
         self._half_closing = False
-        if self.phase is Phase.OPEN:
+        if self.phase is OPEN:
             return
         if self._ended:
             self._close_socket(None)
             return
-        self.phase = Phase.LINGERING
+        self.phase = LINGERING
         self._timer = self._reactor.call_later(self._limits.linger_timeout, self._lingered)
 
     def _lingered(self) -> None:
@@ -362,7 +366,7 @@ class Stream:
 
     def _discard(self) -> None:
         """What arrives after the last message that counts is read only to be thrown away."""
-        if self._allowance <= 0 or (self._ended and self.phase is Phase.LINGERING):
+        if self._allowance <= 0 or (self._ended and self.phase is LINGERING):
             self._close_socket(None)
         else:
             self._update_interest()
@@ -373,7 +377,7 @@ class Stream:
             self._timer = None
 
     def _close_socket(self, error: Exception | None) -> None:
-        self.phase = Phase.CLOSED
+        self.phase = CLOSED
         self._cancel_timer()
         self._registration.set(0)  # before the descriptor's number is free to be used again (14)
         self._sock.close()

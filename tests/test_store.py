@@ -1,0 +1,160 @@
+"""The account of memory, and what a session remembers."""
+
+import pytest
+
+from kv.cipher import PrivateKey
+from kv.protocol import SEALING, ServerConversation, Service, Wire
+from kv.store import ENTRY, REMEMBERED, SESSION, SHARE, Session, Store
+
+CLIENT = PrivateKey.generate()
+SERVER = PrivateKey.generate()
+
+
+def begin(store: Store, client_id: str = "alice") -> Session:
+    session = store.begin(client_id)
+    assert session is not None
+    return session
+
+
+def talk(service: Service, *texts: str) -> tuple[ServerConversation, list[str]]:
+    conversation = ServerConversation(service)
+    conversation.receive(CLIENT.public.to_line())
+    return conversation, [say(conversation, text) for text in texts]
+
+
+def say(conversation: ServerConversation, text: str) -> str:
+    reply = conversation.receive(CLIENT.seal(text.encode()))
+    return SERVER.public.open(reply).decode() if reply else ""
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service(Wire(), SERVER, Store())
+
+
+def test_an_entry_is_charged_its_octets_and_a_fixed_charge() -> None:
+    store = Store()
+    session = begin(store)
+    assert store.used == SESSION + len("alice")
+    before = store.used
+    assert session.put("colour", "blue")
+    assert store.used - before == ENTRY + len("colour") + len("blue")
+
+
+def test_overwriting_charges_the_difference() -> None:
+    store = Store()
+    session = begin(store)
+    session.put("colour", "blue")
+    before = store.used
+    session.put("colour", "ultramarine")
+    assert store.used - before == len("ultramarine") - len("blue")
+
+
+def test_a_value_fits_exactly_and_one_octet_more_does_not() -> None:
+    store = Store(capacity=SESSION + len("alice") + ENTRY + 1 + 4)
+    session = begin(store)
+    assert not session.put("k", "12345")
+    assert session.values == {}
+    assert session.put("k", "1234")
+    assert not session.put("k", "12345")
+    assert session.values == {"k": "1234"}
+    assert session.put("k", "4321")
+
+
+def test_a_full_store_lets_values_shrink_and_go() -> None:
+    store = Store(capacity=SESSION + len("alice") + ENTRY + 1 + 4)
+    session = begin(store)
+    session.put("k", "1234")
+    assert session.put("k", "1")
+    session.delete("k")
+    assert store.used == SESSION + len("alice")
+    assert session.put("j", "5678")
+
+
+def test_the_key_of_a_put_is_charged_while_its_value_is_awaited() -> None:
+    store = Store()
+    session = begin(store)
+    before = store.used
+    session.await_value("colour")
+    assert store.used - before == len("colour")
+    assert session.take_pending() == "colour"
+    assert store.used == before
+
+
+def test_the_account_reads_zero_when_every_session_has_ended(service: Service) -> None:
+    conversations = [
+        talk(service, f"CONNECT {n}", "PUT a", "1", "GET a", "GET a", "PUT b", "2", "PUT pending")[0]
+        for n in range(3)
+    ]
+    assert service.store.used
+    assert service.store.remembered
+    for conversation in conversations:
+        conversation.close()
+    assert (service.store.used, service.store.remembered, len(service.store)) == (0, 0, 0)
+
+
+def test_a_session_that_empties_itself_does_not_keep_its_table() -> None:
+    store = Store()
+    session = begin(store)
+    for number in range(10_000):
+        session.put(str(number), "")
+    full = session.values.__sizeof__()
+    for number in range(9_990):
+        session.delete(str(number))
+    assert session.values.__sizeof__() < full / 50
+    assert set(session.values) == {str(number) for number in range(9_990, 10_000)}
+
+
+def test_a_value_is_sealed_once(service: Service) -> None:
+    conversation, _ = talk(service, "CONNECT alice", "PUT colour", "blue")
+    assert say(conversation, "GET colour") == "blue"
+    assert conversation.work > SEALING
+    assert say(conversation, "GET colour") == "blue"
+    assert conversation.work == 1
+
+
+def test_a_line_is_opened_once_a_session(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation, _ = talk(service, "CONNECT alice", "GET a")
+    with monkeypatch.context() as patch:
+        patch.setattr("kv.protocol.opened", None)
+        assert say(conversation, "GET a") == "GET: ERROR"
+    other, _ = talk(service, "CONNECT bob")
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr("kv.protocol.opened", None)
+        say(other, "GET a")
+
+
+@pytest.mark.parametrize("change", [("PUT colour", "red"), ("DELETE colour",)])
+def test_a_changed_value_is_sealed_anew(service: Service, change: tuple[str, ...]) -> None:
+    conversation, _ = talk(service, "CONNECT alice", "PUT colour", "blue", "GET colour", *change)
+    assert say(conversation, "GET colour") == ("red" if len(change) == 2 else "GET: ERROR")
+
+
+def test_a_value_that_reads_like_a_remembered_command_is_still_a_value(service: Service) -> None:
+    conversation, _ = talk(service, "CONNECT alice", "GET a", "PUT a", "GET a")
+    assert say(conversation, "GET a") == "GET a"
+
+
+def test_a_session_remembers_no_more_than_its_share(service: Service) -> None:
+    conversation, _ = talk(service, "CONNECT alice")
+    session = conversation.session
+    assert session is not None
+    most = 0
+    for number in range(2 * SHARE // REMEMBERED):
+        session.remember_opened(b"%d" % number, ("GET", str(number)))
+        most = max(most, session.remembered)
+        cost = sum(REMEMBERED + len(line) + len(key) for line, (_, key) in session.opened.items())
+        assert session.remembered == cost == service.store.remembered
+    assert SHARE / 2 < most <= SHARE
+
+
+def test_all_sessions_together_remember_no_more_than_an_eighth_of_the_setting() -> None:
+    store = Store(capacity=80_000)
+    sessions = [begin(store, str(number)) for number in range(10)]
+    for number in range(100):
+        for session in sessions:
+            session.remember_sealed(str(number), b"x" * 88)
+    assert 80_000 / 16 < store.remembered <= 80_000 / 8
+    for session in sessions:
+        store.end(session)
+    assert store.remembered == 0
