@@ -88,8 +88,10 @@ class Timer:
         self.callback: Callback | None = callback
 
     def postpone(self, delay: float) -> None:
-        """Makes the call `delay` seconds after this turn of the loop began, and not before."""
-        self.when = self._reactor.woken + delay
+        """Makes the call `delay` seconds after this turn began; never sooner than before."""
+        when = self._reactor.woken + delay
+        if when > self.when:
+            self.when = when
 
     def cancel(self) -> None:
         """Forgets the call; harmless after it was made."""

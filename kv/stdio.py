@@ -131,6 +131,7 @@ class Input:
         self._scanned = 0
         self._reading = False
         self._watchable = True
+        self._scheduled = False  # a call of _read_file is deferred
         self._registration = reactor.register(descriptor, lambda _: self._read())
         self.ended = False
 
@@ -161,22 +162,26 @@ class Input:
                 self._registration.set(READ if wanted else 0)
             except PermissionError:  # epoll refuses regular files, which are always ready (31)
                 self._watchable = False
-        if wanted and not self._watchable:
+        if wanted and not self._watchable and not self._scheduled:
+            self._scheduled = True
             self._reactor.call_soon(self._read_file)
 
     def more_is_there(self) -> bool:
-        """Whether anything follows what was taken, as far as can be seen without waiting."""
+        """Whether more than blank lines follows, as far as can be seen now and in a few reads."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
-        if not self.ended and not self._buffer and poll.poll(0):
+        for _ in range(16):
+            if self.ended or self._buffer.strip() or not poll.poll(0):
+                break
             self._fill()
         return bool(self._buffer.strip())
 
     def _read_file(self) -> None:
+        self._scheduled = False
         if self._reading:
+            self._scheduled = True  # or what `_read` tells its owner might schedule it twice
+            self._reactor.call_soon(self._read_file)
             self._read()
-            if self._reading:
-                self._reactor.call_soon(self._read_file)
 
     def _read(self) -> None:
         self._fill()

@@ -97,7 +97,7 @@ class Limits:
     high_water: int = 64 * 1024
     low_water: int = 16 * 1024
     quantum: int = 64
-    stall_timeout: float = 60.0  # without the peer taking a single octet that waits for it
+    stall_timeout: float = 60.0  # for the peer to take anything that waits for it
     linger_timeout: float = 2.0  # for the peer to end its side after we ended ours
     linger_size: int = 1024 * 1024  # octets thrown away meanwhile; also the cap of `finish`
 
@@ -152,7 +152,7 @@ class Stream:
         self._finishing = False
         self._half_closing = False
         self._shut = False  # our sending side
-        self._allowance = 0  # octets that may still be read while finishing or closing
+        self._allowance = 0  # octets that may still be read while finishing or lingering
         self._timer: Timer | None = None  # for a stall while OPEN or CLOSING; then for lingering
         self.received = 0  # octets, as is `sent`
         self.sent = 0
@@ -203,16 +203,16 @@ class Stream:
         """Closes politely: sends what is owed, interprets nothing more, and lingers.
 
         Closing a socket that has unread input sends RST instead of FIN, and a RST can destroy
-        replies that `send` has accepted and the peer has not read yet. So: send everything, shut
-        down the sending side, and read and throw away until the peer closes, too, or a bound in
-        seconds and octets is reached (12).
+        replies that `send` has accepted and the peer has not read yet. So: send everything, while
+        reading and throwing away what still comes (a peer may read only when it has sent all);
+        shut down the sending side; and go on throwing away until the peer closes, too, or a
+        bound in seconds and octets is reached (12).
         """
         if self.phase is OPEN:
             self.phase = CLOSING
             self._incoming.clear()
             self._newline = -1
             self._held_up = False  # a peer that reads only when it has sent all must be read from
-            self._allowance = self._limits.linger_size
             self.flush()
 
     def half_close(self) -> None:
@@ -359,6 +359,7 @@ class Stream:
             self._close_socket(None)
             return
         self.phase = LINGERING
+        self._allowance = self._limits.linger_size
         self._timer = self._reactor.call_later(self._limits.linger_timeout, self._lingered)
 
     def _lingered(self) -> None:
@@ -366,7 +367,7 @@ class Stream:
 
     def _discard(self) -> None:
         """What arrives after the last message that counts is read only to be thrown away."""
-        if self._allowance <= 0 or (self._ended and self.phase is LINGERING):
+        if self.phase is LINGERING and (self._ended or self._allowance <= 0):
             self._close_socket(None)
         else:
             self._update_interest()

@@ -1,0 +1,342 @@
+"""The seed protocol, sentence by sentence, from outside: raw sockets against the real server."""
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from conftest import Server
+from wire import (
+    KEY,
+    LONGEST_TEXT,
+    OTHER_KEY,
+    Peer,
+    bad_key_lines,
+    bad_lines,
+    bad_messages,
+    der_public_key,
+    from_line,
+    new_id,
+    to_line,
+)
+
+MakePeer = Callable[..., Peer]
+BAD_MESSAGES = bad_messages()
+BAD_KEY_LINES = bad_key_lines()
+BEFORE_CONNECT = ["PUT x", "GET x", "DELETE x", "DISCONNECT", "HELLO", ""]
+
+
+def assert_dropped(peer: Peer) -> None:
+    """The server ended the connection, and said nothing more."""
+    assert peer.read_to_end() == b""
+
+
+# --- the key exchange ------------------------------------------------------------------------
+
+
+def test_the_server_sends_nothing_before_it_has_the_clients_key(
+    connect: MakePeer, barrier: Callable[[], None]
+) -> None:
+    client = connect()
+    barrier()
+    assert client.silent()
+    client.send_raw(KEY.line[:-1])  # all but its LF
+    barrier()
+    assert client.silent()
+    client.send_raw(b"\n")
+    client.read_key()
+
+
+def test_the_server_answers_the_clients_key_with_its_own(connect: MakePeer) -> None:
+    n, e = connect().handshake().server_key or (0, 0)
+    assert n.bit_length() == 512
+    assert e % 2 and 3 <= e < 2**32
+
+
+def test_the_server_has_one_key_for_everybody(connect: MakePeer) -> None:
+    assert connect().handshake().server_key == connect(key=OTHER_KEY).handshake().server_key
+
+
+def test_after_its_key_the_server_waits_for_the_client(
+    connect: MakePeer, barrier: Callable[[], None]
+) -> None:
+    client = connect().handshake()
+    barrier()
+    assert client.silent()
+
+
+def test_each_client_has_a_key_of_its_own(peer: MakePeer) -> None:
+    one, two = peer(key=KEY), peer(key=OTHER_KEY)
+    assert one.ask("PUT x", "one") == two.ask("PUT x", "two") == "PUT: OK"
+    assert (one.ask("GET x"), two.ask("GET x")) == ("one", "two")
+
+
+@pytest.mark.parametrize("exponent", [3, 17, 2**32 - 1])
+def test_a_key_may_have_any_odd_exponent_of_32_bits(connect: MakePeer, exponent: int) -> None:
+    client = connect()
+    client.send_raw(to_line(der_public_key(KEY.n, exponent)))
+    client.read_key()
+
+
+@pytest.mark.parametrize("name", BAD_KEY_LINES)
+def test_a_first_line_that_is_no_key_is_dropped_without_an_answer(
+    connect: MakePeer, name: str
+) -> None:
+    client = connect()
+    client.send_raw(BAD_KEY_LINES[name])
+    assert_dropped(client)
+
+
+# --- CONNECT ---------------------------------------------------------------------------------
+
+
+def test_connect_is_answered_with_connect_ok(connect: MakePeer) -> None:
+    assert connect().handshake().ask(f"CONNECT {new_id()}") == "CONNECT: OK"
+
+
+def test_connect_with_an_id_in_use_is_answered_with_connect_error(
+    connect: MakePeer, peer: MakePeer
+) -> None:
+    name = new_id()
+    peer(name)
+    assert connect().handshake().ask(f"CONNECT {name}") == "CONNECT: ERROR"
+
+
+def test_client_ids_are_case_sensitive(peer: MakePeer) -> None:
+    name = new_id("Case")
+    for client_id in (name, name.lower(), name.upper()):
+        peer(client_id)
+
+
+def test_a_client_id_may_have_any_character_of_a_text_even_a_space(peer: MakePeer) -> None:
+    peer(new_id(" two words ")).ask("PUT x", "y")
+    peer(new_id("\x00\x1b\x7f\r\t"))
+
+
+def test_sessions_do_not_see_each_others_data(peer: MakePeer) -> None:
+    one, two = peer(), peer()
+    assert one.ask("PUT x", "mine") == "PUT: OK"
+    assert two.ask("GET x") == "GET: ERROR"
+    assert two.ask("DELETE x") == "DELETE: OK"
+    assert one.ask("GET x") == "mine"
+
+
+# --- PUT, GET, DELETE ------------------------------------------------------------------------
+
+
+def test_put_is_answered_after_its_value_with_put_ok(
+    peer: MakePeer, barrier: Callable[[], None]
+) -> None:
+    client = peer()
+    client.send_text("PUT colour")
+    barrier()
+    assert client.silent()
+    assert client.ask("blue") == "PUT: OK"
+
+
+def test_get_is_answered_with_the_bare_value(peer: MakePeer) -> None:
+    client = peer()
+    client.ask("PUT colour", "blue")
+    assert client.ask("GET colour") == "blue"
+
+
+def test_get_of_a_key_that_is_not_there_is_answered_with_get_error(peer: MakePeer) -> None:
+    assert peer().ask("GET colour") == "GET: ERROR"
+
+
+def test_put_overwrites_the_value_that_was_there(peer: MakePeer) -> None:
+    client = peer()
+    client.ask("PUT colour", "blue")
+    assert client.ask("PUT colour", "green") == "PUT: OK"
+    assert client.ask("GET colour") == "green"
+
+
+def test_delete_is_answered_with_delete_ok_and_the_key_is_gone(peer: MakePeer) -> None:
+    client = peer()
+    client.ask("PUT colour", "blue")
+    assert client.ask("DELETE colour") == "DELETE: OK"
+    assert client.ask("GET colour") == "GET: ERROR"
+
+
+def test_delete_of_a_key_that_is_not_there_is_answered_with_delete_ok(peer: MakePeer) -> None:
+    client = peer()
+    assert client.ask("DELETE colour") == "DELETE: OK"
+    assert client.ask("DELETE colour") == "DELETE: OK"
+
+
+def test_delete_leaves_the_other_keys_alone(peer: MakePeer) -> None:
+    client = peer()
+    client.ask("PUT one", "1")
+    client.ask("PUT two", "2")
+    client.ask("DELETE one")
+    assert client.ask("GET two") == "2"
+
+
+def test_keys_are_case_sensitive(peer: MakePeer) -> None:
+    client = peer()
+    client.ask("PUT colour", "blue")
+    client.ask("PUT Colour", "green")
+    assert client.ask("GET colour") == "blue"
+    assert client.ask("GET Colour") == "green"
+    assert client.ask("GET COLOUR") == "GET: ERROR"
+
+
+def test_values_keep_their_case(peer: MakePeer) -> None:
+    client = peer()
+    client.ask("PUT colour", "bLuE")
+    assert client.ask("GET colour") == "bLuE"
+
+
+def test_one_space_ends_the_verb_and_further_ones_belong_to_the_key(peer: MakePeer) -> None:
+    client = peer()
+    client.ask("PUT  a b ", "spaced")
+    client.ask("PUT  ", "one space")
+    assert client.ask("GET  a b ") == "spaced"
+    assert client.ask("GET a b ") == "GET: ERROR"
+    assert client.ask("GET  a b") == "GET: ERROR"
+    assert client.ask("GET  ") == "one space"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", "DISCONNECT", "GET x", "PUT: OK", "PUT: ERROR", "get: error", "GET: ERROR "],
+)
+def test_a_value_may_be_any_text_even_a_command(peer: MakePeer, value: str) -> None:
+    client = peer()
+    assert client.ask("PUT x", value) == "PUT: OK"
+    assert client.ask("GET x") == value
+
+
+def test_a_text_may_have_every_ascii_character_but_lf(peer: MakePeer) -> None:
+    client = peer()
+    text = "".join(map(chr, range(128))).replace("\n", "")
+    assert client.ask("PUT " + text, text) == "PUT: OK"
+    assert client.ask("GET " + text) == text
+
+
+@pytest.mark.parametrize("size", [1, 52, 53, 54, 105, 106, 107, 212, 264, LONGEST_TEXT])
+def test_values_of_every_number_of_blocks_come_back(peer: MakePeer, size: int) -> None:
+    client = peer()
+    value = ("0123456789abcdefghijklmnopqrstuvwxyz" * 8)[:size]
+    assert client.ask("PUT x", value) == "PUT: OK"
+    assert client.ask("GET x") == value
+
+
+def test_the_longest_client_id_has_257_characters(peer: MakePeer) -> None:
+    name = new_id("").ljust(LONGEST_TEXT - len("CONNECT "), "i")
+    assert len(name) == 257
+    peer(name)
+
+
+def test_the_longest_key_has_261_characters(peer: MakePeer) -> None:
+    client = peer()
+    key = "k" * 261
+    assert client.ask("PUT " + key, "x") == "PUT: OK"
+    assert client.ask("GET " + key) == "x"
+    assert client.ask("DELETE " + key[:258]) == "DELETE: OK"
+    assert client.ask("GET " + key) == "x"
+
+
+def test_replies_come_in_the_order_of_their_commands(peer: MakePeer) -> None:
+    client = peer()
+    client.send_text("PUT a", "1", "GET a", "GET b", "DELETE a", "GET a", "PUT b", "2", "GET b")
+    assert client.read_texts(7) == [
+        *("PUT: OK", "1", "GET: ERROR", "DELETE: OK", "GET: ERROR", "PUT: OK", "2"),
+    ]
+
+
+def test_a_client_may_send_everything_before_it_reads_anything(connect: MakePeer) -> None:
+    client = connect()
+    client.send_raw(client.key.line)
+    client.send_text(f"CONNECT {new_id()}", "PUT a", "1", "GET a", "DISCONNECT")
+    client.read_key()
+    assert client.read_texts_to_end() == ["CONNECT: OK", "PUT: OK", "1", "DISCONNECT: OK"]
+
+
+def test_one_text_has_one_line_so_equal_replies_are_equal_lines(peer: MakePeer) -> None:
+    one, two = peer(), peer()
+    for client in (one, one, two):
+        client.send_text("GET nothing")
+    lines = {one.read_line(), one.read_line(), two.read_line()}
+    assert len(lines) == 1
+    assert len(from_line(lines.pop())) == 64
+
+
+# --- DISCONNECT ------------------------------------------------------------------------------
+
+
+def test_disconnect_is_answered_with_disconnect_ok_and_the_server_closes(peer: MakePeer) -> None:
+    client = peer()
+    client.send_text("DISCONNECT")
+    assert client.read_texts_to_end() == ["DISCONNECT: OK"]
+
+
+def test_disconnect_removes_the_session_and_its_data(peer: MakePeer) -> None:
+    name = new_id()
+    first = peer(name)
+    first.ask("PUT colour", "blue")
+    assert first.ask("DISCONNECT") == "DISCONNECT: OK"
+    assert peer(name).ask("GET colour") == "GET: ERROR"
+
+
+# --- any other message -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BAD_MESSAGES)
+def test_any_other_message_is_dropped_and_the_id_is_free_straight_after(
+    peer: MakePeer, name: str
+) -> None:
+    client_id = new_id()
+    client = peer(client_id)
+    client.ask("PUT colour", "blue")
+    client.send_raw(BAD_MESSAGES[name])
+    assert_dropped(client)
+    successor = peer(client_id)
+    assert successor.ask("GET colour") == "GET: ERROR"
+
+
+@pytest.mark.parametrize("name", BAD_MESSAGES)
+def test_any_other_message_before_connect_is_dropped(connect: MakePeer, name: str) -> None:
+    client = connect().handshake()
+    client.send_raw(BAD_MESSAGES[name])
+    assert_dropped(client)
+
+
+@pytest.mark.parametrize("command", BEFORE_CONNECT)
+def test_a_command_before_connect_is_dropped(connect: MakePeer, command: str) -> None:
+    client = connect().handshake()
+    client.send_text(command)
+    assert_dropped(client)
+
+
+# Where a value is awaited every text is one; what is no text at all is still dropped.
+BAD_VALUES = [
+    *bad_lines(),
+    *("non-ASCII octet", "UTF-8", "LF in the text", "LF at the end of the text"),
+]
+
+
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_what_is_no_text_is_dropped_where_a_value_is_awaited(peer: MakePeer, name: str) -> None:
+    client_id = new_id()
+    client = peer(client_id)
+    client.send_text("PUT colour")
+    client.send_raw(BAD_MESSAGES[name])
+    assert_dropped(client)
+    peer(client_id)
+
+
+def test_a_second_key_line_is_dropped_at_any_time(connect: MakePeer, peer: MakePeer) -> None:
+    for client in (connect().handshake(), peer()):
+        client.send_raw(client.key.line)
+        assert_dropped(client)
+
+
+def test_a_dropped_client_does_not_disturb_the_server(server: Server, peer: MakePeer) -> None:
+    bystander = peer()
+    bystander.ask("PUT colour", "blue")
+    for octets in (*BAD_MESSAGES.values(), b"\n" * 1000, bytes(100_000)):
+        client = peer()
+        client.send_raw(octets)
+        with contextlib.suppress(ConnectionError):
+            client.read_to_end()
+    assert bystander.ask("GET colour") == "blue"
