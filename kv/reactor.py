@@ -90,8 +90,7 @@ class Timer:
     def postpone(self, delay: float) -> None:
         """Makes the call `delay` seconds after this turn began; never sooner than before."""
         when = self._reactor.woken + delay
-        if when > self.when:
-            self.when = when
+        self.when = max(self.when, when)
 
     def cancel(self) -> None:
         """Forgets the call; harmless after it was made."""

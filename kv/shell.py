@@ -7,6 +7,7 @@ clear sentence and not the session.
 
 import errno
 import os
+import signal
 import termios
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from kv.stdio import HIGH_WATER, Input, Output, escaped
 
 #: Exit statuses; 2, a wrong option, is argparse's.
 OK, FAILED, LOST = 0, 1, 3
+
+#: Octets of a line that are kept: far more than any message has, far less than memory has.
+LONGEST = 64 * 1024
 
 FORMS = {
     "PUT": "PUT KEY",
@@ -64,7 +68,7 @@ class Shell:
         self._reactor = Reactor()
         self._escape = os.isatty(1)
         self._interactive = os.isatty(0) and os.isatty(1)
-        self._input = Input(self._reactor, 0, 2 * wire.text_size, self._advance)
+        self._input = Input(self._reactor, 0, LONGEST + 1, self._advance)
         self._output = Output(self._reactor, 1, self._output_changed)
         # In a terminal, notices and replies go the same way, so that they stay in order.
         self._notices = (
@@ -81,8 +85,11 @@ class Shell:
         self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout, raw)
 
     def run(self) -> int:
-        """Runs to the end; returns the exit status."""
+        """Runs to the end; returns the exit status. Ctrl-C raises `KeyboardInterrupt`."""
         try:
+            # Python's own handler would do but for a Ctrl-C just before the loop sleeps (29).
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                self._reactor.on_signal(signal.SIGINT, interrupted)
             self._reactor.run()
         finally:
             self._reactor.close()
@@ -147,10 +154,7 @@ class Shell:
                 break
             self._lines += 1
             self._prompted = False
-            if self._raw:
-                self._link.send_raw(line)
-            else:
-                self._line_taken(line.decode(errors="surrogateescape"))
+            self._line_taken(line)
         if self._input.ended and self._has_room() and not self._leaving:
             self._end_of_input()
         self._link.flush()
@@ -160,10 +164,15 @@ class Shell:
     def _has_room(self) -> bool:
         return self._connected and self._link.room > 0 and self._output.pending < HIGH_WATER
 
-    def _line_taken(self, text: str) -> None:
+    def _line_taken(self, line: bytes) -> None:
         put, self._put = self._put, None
+        text = line.decode(errors="surrogateescape")
         try:
-            if put is not None:
+            if len(line) > LONGEST:
+                raise TextError(f"the line has more than {LONGEST} octets")
+            if self._raw:
+                self._link.send_raw(line)
+            elif put is not None:
                 if not put.refused:
                     self._link.send(Command.put(self._wire, put.key, text))
             elif text == "help":
@@ -171,7 +180,7 @@ class Shell:
             elif text.strip():
                 self._command_taken(*understood(text))
         except TextError as error:
-            if put is None and text.upper().split(maxsplit=1)[0] == "PUT":
+            if put is None and not self._raw and first_word(text).upper() == "PUT":
                 self._put = PendingPut(refused=True)
                 self._refuse(f"{error}; the next line, its value, is skipped")
             else:
@@ -245,6 +254,11 @@ class Shell:
             self._reactor.stop()
 
 
+def interrupted() -> None:
+    """Ctrl-C, in its turn."""
+    raise KeyboardInterrupt
+
+
 def understood(text: str) -> tuple[Message, str]:
     """The command in a line that a person wrote, and its argument.
 
@@ -253,7 +267,7 @@ def understood(text: str) -> tuple[Message, str]:
     try:
         return parse(text)
     except Violation:
-        word = text.split(maxsplit=1)[0]
+        word = first_word(text)
     form = FORMS.get(word.upper())
     if form is None:
         raise TextError(f"{shortened(word)} is not a command: use {', '.join(FORMS.values())}")
@@ -262,3 +276,8 @@ def understood(text: str) -> tuple[Message, str]:
             f"{shortened(word)} is not a command: commands are case sensitive, use {form}"
         )
     raise TextError(f"{shortened(text)} is not a command: use {form}, exactly so")
+
+
+def first_word(text: str) -> str:
+    """What stands before the first white space, or the empty text."""
+    return (text.split(maxsplit=1) or [""])[0]

@@ -83,7 +83,9 @@ def test_the_key_of_a_put_is_charged_while_its_value_is_awaited() -> None:
 
 def test_the_account_reads_zero_when_every_session_has_ended(service: Service) -> None:
     conversations = [
-        talk(service, f"CONNECT {n}", "PUT a", "1", "GET a", "GET a", "PUT b", "2", "PUT pending")[0]
+        talk(service, f"CONNECT {n}", "PUT a", "1", "GET a", "GET a", "PUT b", "2", "PUT pending")[
+            0
+        ]
         for n in range(3)
     ]
     assert service.store.used

@@ -1,0 +1,245 @@
+"""Connecting: one address after the other, without blocking, and giving up in time."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+from conftest import PATIENCE
+
+from kv.address import Address
+from kv.connector import Connector
+from kv.reactor import Reactor
+
+Addresses = list[tuple[int, Address]]
+
+
+class Outcome:
+    """What a connector has said so far."""
+
+    def __init__(self) -> None:
+        self.sock: socket.socket | None = None
+        self.error: OSError | None = None
+
+    def connected(self, sock: socket.socket) -> None:
+        assert self.sock is None and self.error is None
+        self.sock = sock
+
+    def failed(self, error: OSError) -> None:
+        assert self.sock is None and self.error is None
+        self.error = error
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    reactor = Reactor()
+    reactor.call_later(2 * PATIENCE, lambda: pytest.fail("the loop waited in vain"))
+    yield reactor
+    reactor.close()
+
+
+@pytest.fixture
+def connect(reactor: Reactor) -> Iterator[Callable[..., tuple[Connector, Outcome]]]:
+    """`connect(addresses, timeout)` runs a connector until it has said something."""
+    outcomes: list[Outcome] = []
+
+    def make(addresses: Addresses, timeout: float = PATIENCE) -> tuple[Connector, Outcome]:
+        outcomes.append(outcome := Outcome())
+        connector = Connector(reactor, addresses, timeout, outcome.connected, outcome.failed)
+        while outcome.sock is None and outcome.error is None:
+            reactor.turn()
+        return connector, outcome
+
+    yield make
+    for outcome in outcomes:
+        if outcome.sock is not None:
+            outcome.sock.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+@pytest.fixture
+def deaf() -> Iterator[Address]:
+    """An address that refuses: the port is taken, and nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()
+
+
+@pytest.fixture
+def silent() -> Iterator[Address]:
+    """An address that never answers: its queue of connections is full."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(0)
+        waiting = []
+        try:
+            for _ in range(20):
+                one = socket.socket()
+                waiting.append(one)
+                one.setblocking(False)
+                one.connect_ex(sock.getsockname())
+            yield sock.getsockname()
+        finally:
+            for one in waiting:
+                one.close()
+
+
+Connect = Callable[..., tuple[Connector, Outcome]]
+
+
+def test_the_address_that_answers_is_connected_to(
+    connect: Connect, listener: socket.socket
+) -> None:
+    connector, outcome = connect([(socket.AF_INET, listener.getsockname())])
+    assert outcome.sock is not None
+    assert outcome.sock.getpeername() == listener.getsockname() == connector.address
+    with listener.accept()[0] as theirs:
+        assert theirs.getpeername() == outcome.sock.getsockname()
+
+
+def test_the_socket_is_handed_on_without_blocking_and_forgotten(
+    connect: Connect, listener: socket.socket, reactor: Reactor
+) -> None:
+    connector, outcome = connect([(socket.AF_INET, listener.getsockname())], 0.1)
+    assert outcome.sock is not None
+    assert not outcome.sock.getblocking()
+    with pytest.raises(BlockingIOError):
+        outcome.sock.recv(1)
+    connector.close()
+    assert outcome.sock.fileno() >= 0  # it is somebody else's by now
+    assert not reactor._selector.get_map()
+    assert reactor._live_timers == 1  # this test's own
+
+
+def test_nothing_happens_before_the_loop_runs(reactor: Reactor) -> None:
+    """Whoever makes a connector is not called back before it knows the connector."""
+    outcome = Outcome()
+    no_such_family = (9999, ("127.0.0.1", 1))  # an error that needs no waiting
+    Connector(reactor, [no_such_family], 1, outcome.connected, outcome.failed)
+    assert outcome.error is None
+    while outcome.error is None:
+        reactor.turn()
+
+
+def test_the_second_address_is_tried_when_the_first_refuses(
+    connect: Connect, deaf: Address, listener: socket.socket
+) -> None:
+    addresses = [(socket.AF_INET, deaf), (socket.AF_INET, listener.getsockname())]
+    connector, outcome = connect(addresses)
+    assert outcome.sock is not None
+    assert outcome.sock.getpeername() == connector.address == listener.getsockname()
+
+
+def test_the_second_address_is_tried_when_the_first_never_answers(
+    connect: Connect, silent: Address, listener: socket.socket
+) -> None:
+    addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
+    _, outcome = connect(addresses, 0.2)
+    assert outcome.sock is not None
+    assert outcome.sock.getpeername() == listener.getsockname()
+
+
+def test_the_second_address_is_tried_when_this_machine_has_no_such_family(
+    connect: Connect, listener: socket.socket
+) -> None:
+    addresses = [(9999, ("127.0.0.1", 1)), (socket.AF_INET, listener.getsockname())]
+    _, outcome = connect(addresses)
+    assert outcome.sock is not None
+
+
+def test_the_second_address_is_tried_when_the_first_cannot_be_reached_at_all(
+    connect: Connect, listener: socket.socket
+) -> None:
+    """`connect` itself says no: broadcast addresses are not for TCP."""
+    addresses = [
+        (socket.AF_INET, ("255.255.255.255", 1)),
+        (socket.AF_INET, listener.getsockname()),
+    ]
+    _, outcome = connect(addresses)
+    assert outcome.sock is not None
+
+
+def test_no_address_left_is_the_last_error_with_its_address(
+    connect: Connect, deaf: Address
+) -> None:
+    _, outcome = connect([(socket.AF_INET, deaf), (socket.AF_INET, deaf)])
+    assert isinstance(outcome.error, ConnectionRefusedError)
+    assert f"127.0.0.1:{deaf[1]}" in str(outcome.error)
+
+
+def test_an_address_that_never_answers_is_a_timeout_error(
+    connect: Connect, silent: Address
+) -> None:
+    _, outcome = connect([(socket.AF_INET, silent)], 0.1)
+    assert isinstance(outcome.error, TimeoutError)
+    assert outcome.error.errno == errno.ETIMEDOUT
+
+
+def test_each_address_gets_an_equal_share_of_the_time(reactor: Reactor, silent: Address) -> None:
+    delays: list[float] = []
+    call_later = reactor.call_later
+
+    def record(delay: float, callback: Callable[[], object]) -> object:
+        delays.append(delay)
+        return call_later(0, callback)
+
+    reactor.call_later = record  # type: ignore[method-assign,assignment]
+    outcome = Outcome()
+    addresses: Addresses = [(socket.AF_INET, silent)] * 4
+    Connector(reactor, addresses, 10, outcome.connected, outcome.failed)
+    while outcome.error is None:
+        reactor.turn()
+    assert delays == [2.5] * 4
+
+
+def test_giving_up_closes_everything_and_calls_nobody(
+    reactor: Reactor, silent: Address, listener: socket.socket
+) -> None:
+    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    outcome = Outcome()
+    addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
+    connector = Connector(reactor, addresses, PATIENCE, outcome.connected, outcome.failed)
+    reactor.call_soon(lambda: None)
+    reactor.turn()
+    assert reactor._selector.get_map()  # it is connecting
+    connector.close()
+    connector.close()
+    assert not reactor._selector.get_map()
+    assert reactor._live_timers == 1  # this test's own
+    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+
+
+def test_failed_attempts_leave_no_descriptor_open(
+    connect: Connect, deaf: Address, silent: Address
+) -> None:
+    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    for _ in range(10):
+        connect([(socket.AF_INET, deaf), (socket.AF_INET, silent), (9999, deaf)], 0.03)
+    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+
+
+def test_a_socket_connected_to_itself_is_no_connection(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may pick the very port that is connected to as the one to come from."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        address: Address = free.getsockname()
+
+    class FromThere(socket.socket):
+        def connect_ex(self, address: Address) -> int:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.bind(address)
+            return super().connect_ex(address)
+
+    monkeypatch.setattr("kv.connector.socket.socket", FromThere)
+    _, outcome = connect([(socket.AF_INET, address)])
+    assert isinstance(outcome.error, ConnectionRefusedError)

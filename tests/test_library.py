@@ -1,0 +1,715 @@
+"""`from kv import Client`: what a program that uses the library can count on."""
+
+import doctest
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PATIENCE, Server
+from fake import Conversation, FakeServer
+from wire import KEY as SERVER_KEY
+from wire import LONGEST_TEXT, OTHER_KEY, Peer, bad_key_lines, bad_lines, new_id
+
+import kv.client
+from kv import Client, ConnectRefused, PrivateKey, PutRefused, Refused, TextError, Violation
+from kv.link import WINDOW
+
+KEY = PrivateKey.generate()
+LONGEST_KEY = LONGEST_TEXT - len("DELETE ")
+MakeClient = Callable[..., Client]
+Behaviour = Callable[[Conversation], object]
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """A call that never returns fails its test: it blocks this very thread."""
+
+    def too_long(*_: object) -> None:
+        pytest.fail("a call into the library did not return")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[MakeClient]:
+    """`client()` is a client of the shared server; `client(port=...)` of another."""
+    clients: list[Client] = []
+
+    def make(client_id: str | None = None, port: int | None = None, **options: Any) -> Client:
+        options = {"key": KEY, "timeout": PATIENCE, **options}
+        port = server.port if port is None else port
+        clients.append(Client("127.0.0.1", port, client_id=client_id or new_id(), **options))
+        return clients[-1]
+
+    yield make
+    for one in clients:
+        one.close()
+
+
+class Fake:
+    """`fake(behaviour)` is a client of a server that does as `behaviour` says once connected."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.clients: list[Client] = []
+
+    def __call__(self, behaviour: Behaviour, **options: Any) -> Client:
+        self.server.behave(lambda conversation: behaviour(conversation.connect()))
+        options = {"key": KEY, "timeout": PATIENCE, **options}
+        self.clients.append(Client("127.0.0.1", self.server.port, client_id="fake", **options))
+        return self.clients[-1]
+
+    def join(self) -> None:
+        """Waits for the behaviours to come to their ends."""
+        self.server.join()
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with FakeServer() as server:
+        fake = Fake(server)
+        yield fake
+        for one in fake.clients:
+            one.close()
+
+
+# --- as its docstring says -------------------------------------------------------------------
+
+
+def test_the_examples_in_the_docstring_are_true(server: Server) -> None:
+    (test,) = doctest.DocTestFinder(recurse=False).find(Client, "Client")
+    assert len(test.examples) >= 2
+    for example in test.examples:
+        example.source = example.source.replace("4242", str(server.port))
+    output: list[str] = []
+    doctest.DocTestRunner().run(test, out=output.append)
+    assert not output, "".join(output)
+
+
+def test_put_get_and_delete(client: MakeClient) -> None:
+    kv = client()
+    assert kv.put("colour", "blue") is None
+    assert kv.get("colour") == "blue"
+    kv.put("colour", "green")
+    assert kv.get("colour") == "green"
+    kv.delete("colour")
+    assert kv.get("colour") is None
+
+
+def test_it_is_used_like_a_mapping(client: MakeClient) -> None:
+    kv = client()
+    kv["colour"] = "blue"
+    assert kv["colour"] == "blue"
+    assert "colour" in kv
+    del kv["colour"]
+    assert "colour" not in kv
+    with pytest.raises(TypeError):
+        iter(kv)
+
+
+def test_a_missing_key_is_a_key_error_in_brackets(client: MakeClient) -> None:
+    kv = client()
+    with pytest.raises(KeyError, match="colour"):
+        kv["colour"]
+    kv["colour"] = "blue"  # and nothing is the matter with the client
+    assert kv["colour"] == "blue"
+
+
+def test_get_of_a_missing_key_gives_the_default(client: MakeClient) -> None:
+    client, default = client(), object()
+    assert client.get("colour") is None
+    assert client.get("colour", default) is default
+    client["colour"] = ""
+    assert client.get("colour", default) == ""
+    assert "colour" in client and client["colour"] == ""
+
+
+def test_delete_of_a_missing_key_is_fine(client: MakeClient) -> None:
+    kv = client()
+    kv.delete("colour")
+    del kv["colour"]
+
+
+def test_values_come_back_as_they_went(client: MakeClient) -> None:
+    kv = client()
+    every = "".join(chr(number) for number in range(128) if number != 0x0A)
+    for value in ("", " ", every, "v" * LONGEST_TEXT, "DISCONNECT", "PUT: ERROR", "\r"):
+        kv[every] = value
+        assert kv[every] == value
+    longest = "k" * LONGEST_KEY
+    kv[longest] = "1"
+    assert kv[longest] == "1"
+    del kv[longest]
+    assert longest not in kv
+
+
+def test_the_session_ends_with_the_block(server: Server, client: MakeClient) -> None:
+    client_id = new_id()
+    with client(client_id) as kv:
+        kv["x"] = "1"
+    with client(client_id) as again:  # the id is free at once
+        assert "x" not in again
+
+
+def test_the_session_ends_when_the_block_is_left_by_an_exception(client: MakeClient) -> None:
+    client_id = new_id()
+    with pytest.raises(ZeroDivisionError), client(client_id):
+        raise ZeroDivisionError
+    client(client_id)
+
+
+def test_close_disconnects_politely(fake: Fake) -> None:
+    texts: list[str] = []
+    client = fake(lambda conversation: texts.extend(conversation.serve()))
+    client.close()
+    fake.join()
+    assert texts == ["DISCONNECT"]
+
+
+# --- errors that leave it usable -------------------------------------------------------------
+
+IMPOSSIBLE: dict[str, Callable[[Any], object]] = {
+    "key not ASCII": lambda kv: kv.get("caf\u00e9"),
+    "key with a line feed": lambda kv: kv.get("a\nb"),
+    "empty key": lambda kv: kv.get(""),
+    "key too long": lambda kv: kv.get("k" * (LONGEST_KEY + 1)),
+    "put, key too long": lambda kv: kv.put("k" * (LONGEST_KEY + 1), "1"),
+    "delete, key too long": lambda kv: kv.delete("k" * (LONGEST_KEY + 1)),
+    "value not ASCII": lambda kv: kv.put("x", "\x80"),
+    "value with a line feed": lambda kv: kv.put("x", "a\n"),
+    "value too long": lambda kv: kv.put("x", "v" * (LONGEST_TEXT + 1)),
+    "value that means a missing key": lambda kv: kv.put("x", "GET: ERROR"),
+    "lone surrogate": lambda kv: kv.put("x", "\udcff"),
+    "in brackets": lambda kv: kv["caf\u00e9"],
+    "set in brackets": lambda kv: kv.__setitem__("x", "caf\u00e9"),
+    "in": lambda kv: "caf\u00e9" in kv,
+    "pipeline put": lambda kv: kv.pipeline().get("x").put("x", "caf\u00e9").execute(),
+    "pipeline get": lambda kv: kv.pipeline().put("x", "1").get("").execute(),
+    "pipeline delete": lambda kv: kv.pipeline().put("x", "1").delete("a\n").execute(),
+}
+
+
+def test_a_text_that_cannot_be_carried_is_a_value_error_before_anything_is_sent(
+    fake: Fake,
+) -> None:
+    texts: list[str] = []
+    with fake(lambda conversation: texts.extend(conversation.serve())) as client:
+        for name, call in IMPOSSIBLE.items():
+            with pytest.raises(ValueError) as caught:
+                call(client)
+            assert isinstance(caught.value, TextError), name
+        assert client.get("here") == "here"  # and the client is as good as new
+    fake.join()
+    assert texts == ["GET here", "DISCONNECT"]
+
+
+@pytest.mark.parametrize("wrong", [b"bytes", 1, None], ids=repr)
+def test_what_is_no_text_is_a_type_error_before_anything_is_sent(fake: Fake, wrong: Any) -> None:
+    texts: list[str] = []
+    with fake(lambda conversation: texts.extend(conversation.serve())) as client:
+        for call in (client.get, client.delete, lambda value: client.put("x", value)):
+            with pytest.raises(TypeError, match=type(wrong).__name__):
+                call(wrong)
+    fake.join()
+    assert texts == ["DISCONNECT"]
+
+
+@pytest.mark.parametrize("client_id", ["", "a\nb", "caf\u00e9", "x" * 258])
+def test_an_id_that_cannot_be_sent_is_a_value_error_before_connecting(client_id: str) -> None:
+    with pytest.raises(ValueError, match="client id"):
+        Client("no.such.host.invalid", 1, client_id=client_id, key=KEY)
+
+
+def test_sizes_that_do_not_fit_are_a_value_error_before_connecting() -> None:
+    with pytest.raises(ValueError, match="8192 bits"):
+        Client("no.such.host.invalid", 1, client_id="a", key_bits=8192)
+
+
+def test_a_put_that_the_server_refuses_is_put_refused(fake: Fake) -> None:
+    def refuse(conversation: Conversation) -> None:
+        conversation.read_texts(2)
+        conversation.reply("PUT: ERROR")
+        conversation.serve()
+
+    client = fake(refuse)
+    with pytest.raises(PutRefused, match="colour") as caught:
+        client.put("colour", "blue")
+    assert isinstance(caught.value, Refused) and not isinstance(caught.value, OSError)
+    assert client.get("x") == "x"  # the conversation goes on
+
+
+def test_an_id_in_use_is_connect_refused(client: MakeClient) -> None:
+    client_id = new_id()
+    client(client_id)
+    with pytest.raises(ConnectRefused, match=client_id) as caught:
+        client(client_id)
+    assert isinstance(caught.value, Refused) and not isinstance(caught.value, OSError)
+
+
+# --- errors that close it --------------------------------------------------------------------
+
+
+def assert_closed(client: Client) -> None:
+    """Everything but `close` says that the client is closed."""
+    calls: list[Callable[[], object]] = [
+        lambda: client.get("x"),
+        lambda: client.put("x", "1"),
+        lambda: client.delete("x"),
+        lambda: client["x"],
+        lambda: "x" in client,
+        lambda: client.pipeline().get("x").execute(),
+        lambda: client.pipeline().execute(),
+    ]
+    for call in calls:
+        with pytest.raises(ConnectionError, match="this client is closed: "):
+            call()
+    client.close()
+    client.close()
+
+
+def test_a_closed_client_says_so(client: MakeClient) -> None:
+    kv = client()
+    kv.close()
+    assert_closed(kv)
+
+
+@pytest.mark.parametrize("how", ["close", "half_close", "reset"])
+def test_a_connection_lost_in_a_call_is_a_connection_error(fake: Fake, how: str) -> None:
+    def lose(conversation: Conversation) -> None:
+        conversation.read_text()
+        getattr(conversation, how)()
+
+    client = fake(lose)
+    with pytest.raises(ConnectionError):
+        client.get("x")
+    assert_closed(client)
+
+
+@pytest.mark.parametrize("how", ["close", "half_close", "reset"])
+@pytest.mark.parametrize("call", ["get", "close"])
+def test_a_connection_lost_between_two_calls_is_a_connection_error_in_the_next(
+    fake: Fake, how: str, call: str
+) -> None:
+    """A reset is reported by the very first `send`, before the reactor runs."""
+    lost = threading.Event()
+
+    def lose(conversation: Conversation) -> None:
+        getattr(conversation, how)()
+        lost.set()
+
+    client = fake(lose)
+    assert lost.wait(PATIENCE)
+    if call == "close":
+        client.close()  # is not interested
+    else:
+        with pytest.raises(ConnectionError):
+            client.get("x")
+    assert_closed(client)
+
+
+def test_a_connection_lost_in_the_middle_of_a_reply_is_a_connection_error(fake: Fake) -> None:
+    def lose(conversation: Conversation) -> None:
+        conversation.read_text()
+        conversation.send_raw(SERVER_KEY.seal(b"here")[:50])
+        conversation.close()
+
+    with pytest.raises(ConnectionError):
+        fake(lose).get("x")
+
+
+def test_a_connection_lost_in_a_pipeline_is_a_connection_error(fake: Fake) -> None:
+    def lose(conversation: Conversation) -> None:
+        conversation.read_texts(2)
+        conversation.reply("one")
+        conversation.close()
+
+    client = fake(lose)
+    with pytest.raises(ConnectionError):
+        client.pipeline().get("1").get("2").execute()
+    assert_closed(client)
+
+
+def test_nobody_listening_is_a_connection_refused_error() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError, match=re.escape(f"127.0.0.1:{port}")):
+            Client("127.0.0.1", port, client_id="a", key=KEY)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_a_host_that_is_none_is_an_os_error(host: str) -> None:
+    with pytest.raises(OSError) as caught:
+        Client(host, 1, client_id="a", key=KEY)
+    assert str(caught.value)
+
+
+def test_a_server_that_does_not_reply_is_a_timeout_error(fake: Fake) -> None:
+    client = fake(lambda conversation: conversation.read_to_end(), timeout=0.2)
+    with pytest.raises(TimeoutError, match=r"0\.2 s"):
+        client.get("x")
+    assert_closed(client)
+
+
+@pytest.mark.parametrize("stage", ["key", "CONNECT"])
+def test_a_server_that_does_not_let_it_in_is_a_timeout_error(
+    client: MakeClient, stage: str
+) -> None:
+    def mute(conversation: Conversation) -> None:
+        if stage == "CONNECT":
+            conversation.handshake()
+        conversation.drain()
+
+    with FakeServer() as server:
+        server.behave(mute)
+        with pytest.raises(TimeoutError, match=r"0\.2 s"):
+            client(port=server.port, timeout=0.2)
+
+
+def test_the_timeout_is_the_time_without_a_reply_and_not_that_of_the_whole(fake: Fake) -> None:
+    """Three replies, each after more than half the time-out: together they take twice of it."""
+
+    def slow(conversation: Conversation) -> None:
+        texts = conversation.read_texts(3)
+        for text in texts:
+            assert not threading.Event().wait(0.3)
+            conversation.reply(text)
+        conversation.serve()
+
+    pipeline = fake(slow, timeout=0.5).pipeline()
+    for number in range(3):
+        pipeline.get(str(number))
+    assert pipeline.execute() == [f"GET {number}" for number in range(3)]
+
+
+def test_a_very_long_timeout_is_no_trouble(client: MakeClient) -> None:
+    with client(timeout=1e9) as kv:
+        assert kv.get("x") is None
+
+
+BROKEN = {
+    "value to a PUT": SERVER_KEY.seal(b"blue"),
+    "reply to another command": SERVER_KEY.seal(b"DELETE: OK"),
+    "lower case": SERVER_KEY.seal(b"put: ok"),
+    "octet that is not ASCII": SERVER_KEY.seal(b"PUT: \xff"),
+    "LF in the text": SERVER_KEY.seal(b"PUT: OK\n"),
+    "empty text": SERVER_KEY.seal(b""),
+    "line without end": b"A" * 511,
+    **{name: line for name, line in bad_lines(SERVER_KEY).items() if "another" not in name},
+    "sealed by another key": OTHER_KEY.seal(b"PUT: OK"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_server_that_breaks_the_protocol_is_a_violation(fake: Fake, name: str) -> None:
+    def misbehave(conversation: Conversation) -> None:
+        conversation.read_texts(2)
+        conversation.send_raw(BROKEN[name])
+        conversation.read_to_end()  # the client leaves
+
+    client = fake(misbehave)
+    with pytest.raises(Violation) as caught:
+        client.put("x", "1")
+    assert isinstance(caught.value, ConnectionError)
+    assert_closed(client)
+
+
+@pytest.mark.parametrize("name", bad_key_lines())
+def test_a_server_whose_key_line_is_none_is_a_violation(client: MakeClient, name: str) -> None:
+    with FakeServer() as server:
+
+        def misbehave(conversation: Conversation) -> None:
+            conversation.send_raw(bad_key_lines()[name])
+            conversation.drain()
+
+        server.behave(misbehave)
+        with pytest.raises(Violation):
+            client(port=server.port)
+
+
+def test_a_server_that_answers_connect_with_anything_else_is_a_violation(
+    client: MakeClient,
+) -> None:
+    with FakeServer() as server:
+
+        def misbehave(conversation: Conversation) -> None:
+            conversation.handshake().read_text()
+            conversation.reply("PUT: OK")
+            conversation.read_to_end()
+
+        server.behave(misbehave)
+        with pytest.raises(Violation, match="CONNECT"):
+            client(port=server.port)
+
+
+def test_a_server_that_speaks_without_being_asked_is_a_violation_in_the_next_call(
+    fake: Fake,
+) -> None:
+    connected, said = threading.Event(), threading.Event()
+
+    def misbehave(conversation: Conversation) -> None:
+        assert connected.wait(PATIENCE)
+        conversation.reply("GET: ERROR", "GET: ERROR")
+        said.set()
+        conversation.read_to_end()
+
+    client = fake(misbehave)
+    connected.set()
+    assert said.wait(PATIENCE)
+    with pytest.raises(Violation):
+        client.pipeline().put("x", "1").get("x").execute()
+    assert_closed(client)
+
+
+@pytest.fixture
+def ctrl_c_interrupts() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, even if these tests run in a script's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_violation_behind_the_last_reply_is_told_in_the_next_call(fake: Fake) -> None:
+    def say_too_much(conversation: Conversation) -> None:
+        conversation.read_text()
+        conversation.reply("here", "and there")
+        conversation.read_to_end()
+
+    client = fake(say_too_much)
+    assert client.get("x") == "here"
+    with pytest.raises(ConnectionError, match="'and there' to nothing"):
+        client.get("x")
+    assert_closed(client)
+
+
+def test_ctrl_c_in_the_middle_of_a_call_closes_the_client(
+    fake: Fake, ctrl_c_interrupts: None
+) -> None:
+    """Nobody knows what became of the command, so the next reply might be to that one."""
+    here = threading.get_ident()
+
+    def interrupt(conversation: Conversation) -> None:
+        conversation.read_text()
+        signal.pthread_kill(here, signal.SIGINT)
+        conversation.read_to_end()  # the connection is closed, too
+
+    client = fake(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.get("x")
+    assert_closed(client)
+
+
+# --- pipelines -------------------------------------------------------------------------------
+
+
+def test_a_pipeline_gives_its_results_in_order(client: MakeClient) -> None:
+    kv = client()
+    kv["old"] = "0"
+    pipeline = kv.pipeline().get("old").put("x", "1").get("x").delete("x").get("x")
+    assert pipeline.execute() == ["0", True, "1", True, None]
+    assert kv["old"] == "0"
+
+
+def test_an_executed_pipeline_is_empty_and_can_be_used_again(client: MakeClient) -> None:
+    kv = client()
+    pipeline = kv.pipeline().put("x", "1")
+    assert pipeline.execute() == [True]
+    assert pipeline.execute() == []
+    assert pipeline.get("x").execute() == ["1"]
+
+
+def test_a_refused_put_in_a_pipeline_is_false_and_the_rest_goes_on(fake: Fake) -> None:
+    def refuse(conversation: Conversation) -> None:
+        conversation.read_texts(4)
+        conversation.reply("PUT: OK", "PUT: ERROR")
+        conversation.serve()
+
+    pipeline = fake(refuse).pipeline()
+    assert pipeline.put("x", "1").put("y", "2").get("z").execute() == [True, False, "z"]
+
+
+def test_a_pipeline_sends_many_commands_ahead_of_their_replies_but_only_so_many(
+    fake: Fake,
+) -> None:
+    """Ten replies, then silence until the client gives up: the window has moved on by ten."""
+    texts: list[str] = []
+
+    def fall_silent(conversation: Conversation) -> None:
+        texts.extend(conversation.read_texts(WINDOW))
+        for _ in range(10):
+            conversation.reply("here")
+        texts.extend(conversation.read_to_end())
+
+    pipeline = fake(fall_silent, timeout=0.5).pipeline()
+    for number in range(10_000):
+        pipeline.get(str(number))
+    with pytest.raises(TimeoutError):
+        pipeline.execute()
+    fake.join()
+    assert texts == [f"GET {number}" for number in range(WINDOW + 10)]
+    assert WINDOW >= 16  # less would be hardly any pipelining
+
+
+def test_ten_thousand_commands_in_one_pipeline_are_answered_in_order(
+    start_server: Callable[..., Server], client: MakeClient
+) -> None:
+    """Small keys, so that this takes no longer than it must."""
+    port = start_server("--key-bits", "128").port
+    kv = client(port=port, key_bits=128, key=PrivateKey.generate(128))
+    pipeline = kv.pipeline()
+    for number in range(5_000):
+        pipeline.put(str(number % 7), str(number)).get(str(number % 7))
+    results = pipeline.execute()
+    assert results == [result for number in range(5_000) for result in (True, str(number))]
+
+
+# --- keys, threads, signals, descriptors -----------------------------------------------------
+
+
+def test_a_key_pair_can_be_used_again(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def generate(bits: int = 512) -> PrivateKey:
+        raise AssertionError("a key was made though one was handed in")
+
+    monkeypatch.setattr(kv.client.PrivateKey, "generate", staticmethod(generate))
+    one, two = client(key=KEY), client(key=KEY)
+    one["x"], two["x"] = "1", "2"
+    assert (one["x"], two["x"]) == ("1", "2")
+    with pytest.raises(AssertionError):
+        client(key=None)
+
+
+def test_each_client_without_a_key_makes_its_own() -> None:
+    keys: list[tuple[int, int]] = []
+    with FakeServer() as server:
+        for _ in range(2):
+
+            def serve(conversation: Conversation) -> None:
+                conversation.connect().serve()
+                keys.append(conversation.client_key)
+
+            server.behave(serve)
+            Client("127.0.0.1", server.port, client_id="a").close()
+            server.join()
+    assert len(set(keys)) == 2
+
+
+def test_a_key_of_another_size_is_a_value_error_before_connecting() -> None:
+    with pytest.raises(ValueError, match="256 bits, not 512"):
+        Client("no.such.host.invalid", 1, client_id="a", key=PrivateKey.generate(256))
+    with pytest.raises(ValueError, match="512 bits, not 1024"):
+        Client("no.such.host.invalid", 1, client_id="a", key=KEY, key_bits=1024)
+
+
+def test_other_sizes_than_the_usual_work(
+    start_server: Callable[..., Server], client: MakeClient
+) -> None:
+    options = ("--key-bits", "256", "--receive-buffer-size", "8192")
+    port = start_server(*options).port
+    with client(port=port, key=None, key_bits=256, receive_buffer_size=8192) as kv:
+        longest = (8191 // 8 - 1) // 4 * 3 // 32 * (32 - 11)
+        kv["x"] = "v" * longest
+        assert kv["x"] == "v" * longest
+        with pytest.raises(ValueError, match=f"at most {longest}"):
+            kv["x"] = "v" * (longest + 1)
+
+
+def test_a_server_with_keys_of_another_size_is_a_violation_or_a_lost_connection(
+    client: MakeClient,
+) -> None:
+    with pytest.raises(ConnectionError):
+        client(key=None, key_bits=256)
+
+
+def test_it_works_in_any_thread(client: MakeClient) -> None:
+    def use(number: int) -> list[str]:
+        with client() as kv:
+            for value in range(20):
+                kv["x"] = f"{number} {value}"
+                assert kv["x"] == f"{number} {value}"
+            return [kv["x"]]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(use, range(4))) == [[f"{number} 19"] for number in range(4)]
+
+
+def test_a_client_may_go_from_one_thread_to_another(client: MakeClient) -> None:
+    kv = client()
+    kv["x"] = "1"
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(kv.get, "x").result(PATIENCE) == "1"
+    assert kv["x"] == "1"
+
+
+def test_it_touches_no_signal_handlers(client: MakeClient) -> None:
+    def handlers() -> tuple[object, ...]:
+        wakeup = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wakeup)
+        return wakeup, *map(signal.getsignal, sorted(signal.valid_signals()))
+
+    before = handlers()
+    with client() as kv:
+        during = handlers()
+        kv["x"] = "1"
+    assert before == during == handlers()
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open, and the one to count them with."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_it_leaves_no_descriptor_open(
+    server: Server, client: MakeClient, peer: Callable[..., Peer]
+) -> None:
+    taken = new_id("taken")
+    peer(taken)
+
+    def refused() -> None:
+        with pytest.raises(ConnectRefused):
+            client(taken)
+
+    def unreachable() -> None:
+        with pytest.raises(OSError, match="refused"):
+            client(port=deaf.getsockname()[1])
+
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        before = open_descriptors()
+        for _ in range(50):
+            client().close()
+        for _ in range(5):
+            refused()
+            unreachable()
+        assert open_descriptors() == before
+
+
+def test_a_client_closed_by_an_error_leaves_no_descriptor_open(client: MakeClient) -> None:
+    with FakeServer() as fake:
+        counts = []
+        for _ in range(5):
+            fake.behave(lambda conversation: conversation.connect().close())
+            kv = client(port=fake.port)
+            fake.join()
+            with pytest.raises(ConnectionError):
+                kv.get("x")
+            counts.append(open_descriptors())
+    assert counts == [counts[0]] * 5
+
+
+def test_an_error_says_what_happened_and_to_what(client: MakeClient) -> None:
+    kv = client()
+    kv.close()
+    with pytest.raises(ConnectionError, match=re.escape("this client is closed: close was called")):
+        kv.get("x")

@@ -1,0 +1,562 @@
+"""The loop: timers and order with a clock and a selector of the test's, signals with real ones."""
+
+import errno
+import os
+import selectors
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import PATIENCE
+
+from kv.reactor import READ, WRITE, Reactor
+
+
+class Clock:
+    """Seconds that pass when the test, or a selector that sleeps, says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeSelector:
+    """Reports what the test has put in `batches`; sleeps by setting the clock forward."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.registered: dict[int, tuple[int, Any]] = {}
+        self.batches: list[list[tuple[Any, int]]] = []
+        self.timeouts: list[float | None] = []
+        self.closed = False
+
+    def register(self, fileobj: int, events: int, data: Any) -> None:
+        assert events, "an empty interest cannot be registered"
+        assert fileobj not in self.registered
+        self.registered[fileobj] = (events, data)
+
+    def modify(self, fileobj: int, events: int, data: Any) -> None:
+        assert events and fileobj in self.registered
+        self.registered[fileobj] = (events, data)
+
+    def unregister(self, fileobj: int) -> None:
+        del self.registered[fileobj]
+
+    def event(self, fileobj: int, events: int) -> tuple[Any, int]:
+        """What `select` would report of a descriptor that is registered now."""
+        return SimpleNamespace(data=self.registered[fileobj][1]), events
+
+    def select(self, timeout: float | None) -> list[tuple[Any, int]]:
+        self.timeouts.append(timeout)
+        if self.batches:
+            return self.batches.pop(0)
+        assert timeout is not None, "this would sleep for ever"
+        self._clock.now += timeout
+        return []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def selector(clock: Clock) -> FakeSelector:
+    return FakeSelector(clock)
+
+
+@pytest.fixture
+def reactor(selector: FakeSelector, clock: Clock) -> Reactor:
+    return Reactor(selector, clock)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def real() -> Iterator[Reactor]:
+    """A reactor of the machine's own selector and clock, each `turn` bounded."""
+    reactor = Reactor()
+    reactor.call_later(PATIENCE, lambda: pytest.fail("the loop waited in vain"))
+    yield reactor
+    reactor.close()
+
+
+# --- timers ----------------------------------------------------------------------------------
+
+
+def test_timers_run_in_the_order_in_which_they_are_due(reactor: Reactor, clock: Clock) -> None:
+    ran: list[tuple[str, float]] = []
+    for name, delay in (("c", 3), ("a", 1), ("d", 3), ("b", 2)):
+        reactor.call_later(delay, lambda name=name: ran.append((name, clock.now)))
+    for _ in range(3):
+        reactor.turn()
+    assert ran == [("a", 1001), ("b", 1002), ("c", 1003), ("d", 1003)]
+
+
+def test_a_loop_that_comes_late_runs_all_that_is_due(reactor: Reactor, clock: Clock) -> None:
+    ran: list[int] = []
+    for delay in (3, 1, 2):
+        reactor.call_later(delay, lambda delay=delay: ran.append(delay))
+    clock.now += 2.5
+    reactor.turn()
+    assert ran == [1, 2]
+
+
+def test_a_timer_never_runs_before_its_time_and_never_twice(
+    reactor: Reactor, selector: FakeSelector, clock: Clock
+) -> None:
+    ran: list[float] = []
+    reactor.call_later(1.5, lambda: ran.append(clock.now))
+    selector.batches = [[], []]  # two turns in which something else woke the loop
+    reactor.turn()
+    clock.now += 1.4
+    reactor.turn()
+    assert ran == []
+    reactor.turn()
+    assert ran == [1001.5]
+    selector.batches = [[]]
+    clock.now += 10
+    reactor.turn()
+    assert ran == [1001.5]
+
+
+def test_a_postponed_timer_runs_at_its_new_time(
+    reactor: Reactor, selector: FakeSelector, clock: Clock
+) -> None:
+    ran: list[float] = []
+    timer = reactor.call_later(1, lambda: ran.append(clock.now))
+    reactor.call_later(0.5, lambda: timer.postpone(2))
+    while not ran:
+        reactor.turn()
+    assert ran == [1002.5]
+    # The heap finds out when the old time comes: one wake-up for nothing, and not one per turn.
+    assert selector.timeouts == [0.5, 0.5, 1.5]
+
+
+def test_postponing_never_makes_a_timer_run_sooner(reactor: Reactor, clock: Clock) -> None:
+    ran: list[float] = []
+    timer = reactor.call_later(1, lambda: ran.append(clock.now))
+    reactor.call_later(0.5, lambda: (timer.postpone(5), timer.postpone(2)))
+    while not ran:
+        reactor.turn()
+    assert ran == [1005.5]
+
+
+def test_a_timer_postponed_a_thousand_times_takes_one_place(reactor: Reactor) -> None:
+    timer = reactor.call_later(1, lambda: None)
+    for _ in range(1000):
+        timer.postpone(1)
+    assert len(reactor._timers) == 1
+
+
+def test_a_cancelled_timer_does_not_run(
+    reactor: Reactor, selector: FakeSelector, clock: Clock
+) -> None:
+    timer = reactor.call_later(1, lambda: pytest.fail("cancelled"))
+    timer.cancel()
+    timer.cancel()
+    timer.postpone(1)
+    clock.now += 5
+    selector.batches = [[]]
+    reactor.turn()
+
+
+def test_a_timer_may_be_cancelled_by_another_that_is_due_at_the_same_time(
+    reactor: Reactor,
+) -> None:
+    ran: list[str] = []
+    reactor.call_later(1, lambda: (ran.append("first"), second.cancel()))
+    second = reactor.call_later(1, lambda: ran.append("second"))
+    reactor.turn()
+    assert ran == ["first"]
+
+
+def test_a_timer_may_cancel_itself_while_it_runs(reactor: Reactor) -> None:
+    ran: list[str] = []
+    timer = reactor.call_later(1, lambda: (ran.append("ran"), timer.cancel()))
+    reactor.call_later(2, lambda: ran.append("other"))
+    reactor.turn()
+    reactor.turn()
+    assert ran == ["ran", "other"]
+
+
+def test_cancelled_timers_do_not_fill_the_heap(reactor: Reactor) -> None:
+    """A server cancels nearly every timer that it makes; each may be an hour away."""
+    live = [reactor.call_later(3600, lambda: None) for _ in range(100)]
+    largest = 0
+    for _ in range(10_000):
+        reactor.call_later(3600, lambda: None).cancel()
+        largest = max(largest, len(reactor._timers))
+    assert largest <= 3 * len(live) + 64
+    for timer in live:
+        timer.cancel()
+    assert len(reactor._timers) <= 64
+
+
+def test_timers_that_ran_do_not_count_as_cancelled_ones(reactor: Reactor) -> None:
+    ran: list[int] = []
+    for round_ in range(1000):
+        reactor.call_later(1, lambda round_=round_: ran.append(round_))
+        reactor.turn()
+    assert ran == list(range(1000))
+    assert len(reactor._timers) == reactor._live_timers == 0
+
+
+def test_timers_survive_the_clearing_away_of_cancelled_ones(
+    reactor: Reactor, selector: FakeSelector, clock: Clock
+) -> None:
+    ran: list[int] = []
+    for delay in range(200, 0, -1):
+        timer = reactor.call_later(delay, lambda delay=delay: ran.append(delay))
+        for _ in range(10):
+            reactor.call_later(delay, lambda: pytest.fail("cancelled")).cancel()
+        if delay % 2:
+            timer.cancel()
+    clock.now += 200
+    selector.batches = [[]]
+    reactor.turn()
+    assert ran == list(range(2, 201, 2))
+
+
+def test_a_timer_set_by_a_timer_runs_in_the_next_turn(reactor: Reactor, clock: Clock) -> None:
+    """Otherwise one that sets itself anew with no delay would never let the loop go."""
+    ran: list[int] = []
+
+    def again() -> None:
+        assert len(ran) < 100, "the turn does not end"
+        ran.append(len(ran))
+        reactor.call_later(0, again)
+
+    reactor.call_later(0, again)
+    for turn in range(5):
+        assert ran == list(range(turn))
+        reactor.turn()
+
+
+# --- deferred calls --------------------------------------------------------------------------
+
+
+def test_deferred_calls_run_in_order_at_the_end_of_the_turn(
+    reactor: Reactor, selector: FakeSelector
+) -> None:
+    ran: list[str] = []
+    registration = reactor.register(7, lambda _: ran.append("ready"))
+    registration.set(READ)
+    reactor.call_soon(lambda: ran.append("one"))
+    reactor.call_soon(lambda: ran.append("two"))
+    reactor.call_later(0, lambda: ran.append("timer"))
+    selector.batches = [[selector.event(7, READ)]]
+    reactor.turn()
+    assert ran == ["ready", "timer", "one", "two"]
+
+
+def test_what_a_deferred_call_defers_runs_in_the_next_turn(
+    reactor: Reactor, selector: FakeSelector
+) -> None:
+    """Deferred work can never keep the loop from its descriptors."""
+    ran: list[int] = []
+
+    def again() -> None:
+        assert len(ran) < 100, "the turn does not end"
+        ran.append(len(ran))
+        reactor.call_soon(again)
+
+    reactor.call_soon(again)
+    for turn in range(5):
+        assert ran == list(range(turn))
+        reactor.turn()
+    assert selector.timeouts == [0] * 5  # and it does not sleep meanwhile
+
+
+# --- sleeping --------------------------------------------------------------------------------
+
+
+def test_it_sleeps_for_ever_when_nothing_is_due(reactor: Reactor, selector: FakeSelector) -> None:
+    selector.batches = [[]]
+    reactor.turn()
+    assert selector.timeouts == [None]
+
+
+def test_it_sleeps_until_the_next_timer_and_no_longer(
+    reactor: Reactor, selector: FakeSelector
+) -> None:
+    reactor.call_later(7.25, lambda: None)
+    reactor.call_later(2.5, lambda: None)
+    reactor.turn()
+    reactor.turn()
+    assert selector.timeouts == [2.5, 4.75]
+
+
+def test_it_does_not_sleep_when_a_timer_is_overdue(
+    reactor: Reactor, selector: FakeSelector, clock: Clock
+) -> None:
+    reactor.call_later(1, lambda: None)
+    clock.now += 2
+    reactor.turn()
+    assert selector.timeouts == [0]
+
+
+def test_a_real_selector_accepts_the_longest_sleep(reactor: Reactor, real: Reactor) -> None:
+    """Selectors refuse what does not fit in 31 bits of milliseconds: 24 days."""
+    lonely = Reactor()
+    lonely.call_later(1e9, lambda: None)
+    one, two = socket.socketpair()
+    with one, two:
+        registration = lonely.register(one, lambda _: lonely.stop())
+        registration.set(READ)
+        two.send(b"x")  # so that it will not sleep for as long
+        lonely.run()
+        registration.set(0)
+    lonely.close()
+
+
+def test_a_timer_in_the_far_future_runs_at_its_time_and_not_at_a_waking(
+    reactor: Reactor, clock: Clock
+) -> None:
+    ran: list[float] = []
+    reactor.call_later(1e6, lambda: ran.append(clock.now))
+    for _ in range(1000):
+        if not ran:
+            reactor.turn()
+    assert ran == [1000 + 1e6]
+
+
+# --- descriptors -----------------------------------------------------------------------------
+
+
+def test_no_interest_means_not_registered(reactor: Reactor, selector: FakeSelector) -> None:
+    registration = reactor.register(7, lambda _: None)
+    assert not selector.registered
+    for interest in (READ, READ | WRITE, WRITE, 0, WRITE, WRITE, 0, 0):
+        registration.set(interest)
+        assert {fd: events for fd, (events, _) in selector.registered.items()} == (
+            {7: interest} if interest else {}
+        )
+
+
+def test_a_callback_gets_the_readiness_that_was_seen(
+    reactor: Reactor, selector: FakeSelector
+) -> None:
+    seen: list[int] = []
+    reactor.register(7, seen.append).set(READ | WRITE)
+    for events in (READ, WRITE, READ | WRITE):
+        selector.batches = [[selector.event(7, events)]]
+        reactor.turn()
+    assert seen == [READ, WRITE, READ | WRITE]
+
+
+def test_an_event_for_a_descriptor_closed_earlier_in_its_batch_is_not_delivered(
+    reactor: Reactor, selector: FakeSelector
+) -> None:
+    seen: list[str] = []
+    first = reactor.register(7, lambda _: (seen.append("first"), second.set(0)))
+    second = reactor.register(8, lambda _: seen.append("second"))
+    first.set(READ)
+    second.set(READ)
+    selector.batches = [[selector.event(7, READ), selector.event(8, READ)]]
+    reactor.turn()
+    assert seen == ["first"]
+
+
+def test_nor_is_it_delivered_to_the_next_owner_of_its_number(
+    reactor: Reactor, selector: FakeSelector
+) -> None:
+    """The lowest free number is the next descriptor, so numbers are used again at once."""
+    seen: list[str] = []
+
+    def reopen(_: int) -> None:
+        seen.append("first")
+        old.set(0)
+        reactor.register(8, lambda _: seen.append("new")).set(READ)
+
+    first = reactor.register(7, reopen)
+    old = reactor.register(8, lambda _: seen.append("old"))
+    first.set(READ)
+    old.set(READ)
+    selector.batches = [[selector.event(7, READ), selector.event(8, READ)]]
+    reactor.turn()
+    assert seen == ["first"]
+    selector.batches = [[selector.event(8, READ)]]
+    reactor.turn()
+    assert seen == ["first", "new"]
+
+
+def test_readiness_that_is_no_longer_wanted_is_not_delivered(
+    reactor: Reactor, selector: FakeSelector
+) -> None:
+    seen: list[int] = []
+    first = reactor.register(7, lambda _: second.set(WRITE))
+    second = reactor.register(8, seen.append)
+    first.set(READ)
+    second.set(READ | WRITE)
+    both = READ | WRITE
+    selector.batches = [[selector.event(7, READ), selector.event(8, both)]]
+    reactor.turn()
+    assert seen == [WRITE]
+
+
+def test_a_real_selector_reports_a_real_socket(real: Reactor) -> None:
+    one, two = socket.socketpair()
+    with one, two:
+        seen: list[int] = []
+        registration = real.register(one, lambda events: (seen.append(events), real.stop()))
+        registration.set(READ)
+        two.send(b"x")
+        real.run()
+        registration.set(READ | WRITE)
+        real.run()
+        registration.set(0)
+    assert seen == [READ, READ | WRITE]
+
+
+def test_it_takes_any_selector_of_the_standard_library() -> None:
+    for kind in (selectors.SelectSelector, selectors.PollSelector):
+        reactor = Reactor(kind())
+        one, two = socket.socketpair()
+        with one, two:
+            registration = reactor.register(one, lambda _, loop=reactor: loop.stop())
+            registration.set(WRITE)
+            reactor.run()
+            registration.set(0)
+        reactor.close()
+
+
+# --- running and ending ----------------------------------------------------------------------
+
+
+def test_stop_ends_the_run_after_the_turn(reactor: Reactor, selector: FakeSelector) -> None:
+    ran: list[str] = []
+    reactor.call_soon(reactor.stop)
+    reactor.call_soon(lambda: ran.append("the rest of the turn"))
+    reactor.call_soon(lambda: reactor.call_soon(lambda: pytest.fail("a turn too many")))
+    reactor.run()
+    assert ran == ["the rest of the turn"]
+    assert len(selector.timeouts) == 1
+
+
+def test_a_stop_before_the_run_is_not_forgotten(reactor: Reactor, selector: FakeSelector) -> None:
+    """What a caller sends first may fail at once, and say so before the loop turns."""
+    reactor.stop()
+    reactor.run()
+    assert selector.timeouts == []
+    reactor.call_soon(reactor.stop)  # and it ends one run, not the next one too
+    reactor.run()
+    assert selector.timeouts == [0]
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["ready", "timer", "deferred"])
+def test_what_a_callback_raises_ends_the_loop(
+    reactor: Reactor, selector: FakeSelector, kind: type[BaseException], where: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind
+
+    if where == "ready":
+        reactor.register(7, fail).set(READ)
+        selector.batches = [[selector.event(7, READ)]]
+    elif where == "timer":
+        reactor.call_later(1, fail)
+    else:
+        reactor.call_soon(fail)
+    with pytest.raises(kind):
+        reactor.run()
+
+
+def test_closing_gives_the_selector_back(reactor: Reactor, selector: FakeSelector) -> None:
+    reactor.close()
+    assert selector.closed
+
+
+# --- signals ---------------------------------------------------------------------------------
+
+
+def signal_state() -> tuple[object, ...]:
+    """The process's wake-up descriptor and its handlers."""
+    wakeup = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
+    return wakeup, signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGUSR2)
+
+
+def test_a_signal_is_delivered_in_the_loop_and_not_in_the_middle_of_other_code(
+    real: Reactor,
+) -> None:
+    seen: list[str] = []
+    real.on_signal(signal.SIGUSR1, lambda: (seen.append("signal"), real.stop()))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    seen.append("before the loop")
+    real.run()
+    assert seen == ["before the loop", "signal"]
+
+
+def test_a_signal_wakes_a_loop_that_sleeps(real: Reactor) -> None:
+    """Nothing but the signal is ready; the timer that sends it is not the one that ends it."""
+    real.on_signal(signal.SIGUSR1, real.stop)
+    previous = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        real.run()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_each_signal_has_its_own_callback(real: Reactor) -> None:
+    seen: list[int] = []
+    both: Callable[[], bool] = lambda: len(seen) == 2  # noqa: E731
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        real.on_signal(number, lambda number=number: seen.append(number))
+    os.kill(os.getpid(), signal.SIGUSR2)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while not both():
+        real.turn()
+    assert sorted(seen) == [signal.SIGUSR1, signal.SIGUSR2]
+
+
+def test_what_a_signals_callback_raises_ends_the_loop(real: Reactor) -> None:
+    def leave() -> None:
+        raise SystemExit(138)
+
+    real.on_signal(signal.SIGUSR1, leave)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(SystemExit):
+        real.run()
+
+
+def test_closing_gives_the_signals_back() -> None:
+    before, descriptors = signal_state(), len(os.listdir("/dev/fd"))  # noqa: PTH208
+    reactor = Reactor()
+    reactor.on_signal(signal.SIGUSR1, lambda: None)
+    reactor.on_signal(signal.SIGUSR2, lambda: None)
+    assert signal_state() != before
+    reactor.close()
+    assert signal_state() == before
+    assert len(os.listdir("/dev/fd")) == descriptors  # noqa: PTH208
+
+
+def test_a_reactor_without_signals_leaves_them_alone() -> None:
+    before = signal_state()
+    reactor = Reactor()
+    reactor.call_soon(reactor.stop)
+    reactor.run()
+    assert signal_state() == before
+    reactor.close()
+    assert signal_state() == before
+
+
+def test_epoll_refuses_a_regular_file_and_the_registration_says_so(
+    real: Reactor, tmp_path: Any
+) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        registration = real.register(file, lambda _: None)
+        try:
+            registration.set(READ)
+        except PermissionError as error:
+            assert error.errno == errno.EPERM
+            assert registration.interest == 0  # so that closing it does no harm
+        registration.set(0)

@@ -1,0 +1,949 @@
+"""`python -m kv client` as a script sees it: pipes, files, exit statuses, what is sent and when."""
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PATIENCE, ROOT, Server
+from fake import FakeServer
+from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
+
+from kv.link import WINDOW
+
+MakePeer = Callable[..., Peer]
+
+#: Small enough to be full soon, big enough for POSIX's atomic writes.
+SMALL_PIPE = 4096
+LONGEST_KEY = LONGEST_TEXT - len("DELETE ")
+
+
+class Client:
+    """`python -m kv client` in a process of its own; three pipes unless told otherwise."""
+
+    def __init__(self, port: int, *args: str, wrapper: tuple[str, ...] = (), **popen: Any) -> None:
+        command = [*wrapper, sys.executable, "-m", "kv", "client", "--port", str(port), *args]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = subprocess.Popen(command, cwd=ROOT, bufsize=0, **{**pipes, **popen})
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.stderr = self.process.stderr
+
+    def type(self, text: str) -> None:
+        """Writes `text` to its standard input, which stays open."""
+        assert self.stdin
+        self.stdin.write(text.encode())
+
+    def end_input(self) -> None:
+        """Ends its standard input."""
+        assert self.stdin
+        self.stdin.close()
+        self.process.stdin = None  # or `communicate` would flush it
+
+    def read_line(self, pipe: Any = None) -> str:
+        """The next line of its standard output, or of another of its pipes."""
+        pipe, line = pipe or self.stdout, b""
+        while not line.endswith(b"\n"):
+            assert select.select([pipe], [], [], PATIENCE)[0], f"no more after {line!r}"
+            octet = pipe.read(1)
+            assert octet, f"the end after {line!r}"
+            line += octet
+        return line.decode(errors="backslashreplace")
+
+    def end(self, script: bytes | None = None) -> tuple[str, str, int]:
+        """Writes `script`, ends its input and waits; what it printed, its notices, its status."""
+        out, notices = self.process.communicate(script, PATIENCE)
+        text = (notices or b"").decode(errors="backslashreplace")
+        assert "Traceback" not in text and "Exception ignored" not in text, text
+        return (out or b"").decode(errors="backslashreplace"), text, self.process.returncode
+
+    def wait(self) -> int:
+        """Waits for it to end by itself, its input still open; its status."""
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def start(server: Server) -> Iterator[Callable[..., Client]]:
+    """`start(*options)` starts a client of the shared server, `start(port=...)` of another."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*args: str, port: int | None = None, **popen: Any) -> Client:
+            client = Client(server.port if port is None else port, *args, **popen)
+
+            def close() -> None:
+                if client.process.poll() is None:
+                    client.process.kill()
+                client.process.wait()
+                for pipe in (client.stdin, client.stdout, client.stderr):
+                    if pipe:
+                        pipe.close()
+
+            stack.callback(close)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def run(start: Callable[..., Client]) -> Callable[..., tuple[str, str, int]]:
+    """`run(script, *options)` runs a client to its end: output, notices, exit status."""
+
+    def run_script(script: str | bytes, *args: str, **options: Any) -> tuple[str, str, int]:
+        octets = script.encode() if isinstance(script, str) else script
+        return start(*args, **options).end(octets)
+
+    return run_script
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """A server that does as the test says."""
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def script_file(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """`script_file(text)` is a regular file of that text, open for reading."""
+    with contextlib.ExitStack() as stack:
+
+        def make(text: str) -> Any:
+            path = tmp_path / "script.txt"
+            path.write_text(text)
+            return stack.enter_context(path.open("rb"))
+
+        yield make
+
+
+Start = Callable[..., Client]
+Run = Callable[..., tuple[str, str, int]]
+
+
+# --- replies and notices ---------------------------------------------------------------------
+
+
+def test_standard_output_has_the_replies_one_a_line_and_nothing_else(run: Run) -> None:
+    script = "PUT colour\nblue\nGET colour\nDELETE colour\nDELETE colour\nPUT x\n1\n"
+    assert run(script) == ("PUT: OK\nblue\nDELETE: OK\nDELETE: OK\nPUT: OK\n", "", 0)
+
+
+def test_a_value_is_printed_raw_with_its_control_characters(start: Start) -> None:
+    value = bytes(octet for octet in range(128) if octet != 0x0A)
+    client = start()
+    out, notices = client.process.communicate(b"PUT x\n" + value + b"\nGET x\n", PATIENCE)
+    assert out == b"PUT: OK\n" + value + b"\n"
+    assert (notices, client.process.returncode) == (b"", 0)
+
+
+def test_notices_go_to_standard_error_and_name_the_line(run: Run) -> None:
+    out, notices, status = run("PUT x\n1\nget x\nGET x\n")
+    assert out == "PUT: OK\n1\n"
+    assert notices == ("line 3: 'get' is not a command: commands are case sensitive, use GET KEY\n")
+    assert status == 1
+
+
+def test_help_goes_to_standard_error_too(run: Run) -> None:
+    out, notices, status = run("help\n")
+    assert (out, status) == ("", 0)
+    for verb in ("CONNECT", "PUT", "GET", "DELETE", "DISCONNECT"):
+        assert verb in notices
+
+
+def test_the_client_connects_under_the_id_it_is_given(start: Start, fake: FakeServer) -> None:
+    client = start("--id", "alice liddell", port=fake.port)
+    conversation = fake.accept().handshake()
+    assert conversation.read_text() == "CONNECT alice liddell"
+    conversation.reply("CONNECT: OK")
+    client.end_input()
+    assert conversation.serve() == ["DISCONNECT"]
+
+
+def test_without_an_id_it_takes_user_name_and_process_id(start: Start, fake: FakeServer) -> None:
+    client = start(port=fake.port, env={**os.environ, "LOGNAME": "carol"})
+    assert fake.accept().handshake().read_text() == f"CONNECT carol-{client.process.pid}"
+
+
+# --- the input and its end -------------------------------------------------------------------
+
+
+def test_the_end_of_input_disconnects_politely_and_does_not_print_that_reply(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    client.type("GET x\n")
+    client.end_input()
+    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
+    assert client.end() == ("x\n", "", 0)
+
+
+def test_what_follows_a_disconnect_in_a_pipe_is_not_sent_and_a_notice_says_so(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    client.type("GET x\nDISCONNECT\nGET y\n")
+    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
+    out, notices, status = client.end()
+    assert (out, status) == ("x\nDISCONNECT: OK\n", 0)
+    assert "not sent" in notices and notices.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", ["GET y\n", "GET y\n" * 10_000], ids=["a line", "60 KB"])
+def test_what_follows_a_disconnect_in_a_file_is_not_sent_and_a_notice_says_so(
+    start: Start, fake: FakeServer, script_file: Callable[[str], Any], more: str
+) -> None:
+    client = start(port=fake.port, stdin=script_file("GET x\nDISCONNECT\n" + more))
+    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
+    out, notices, status = client.end()
+    assert (out, status) == ("x\nDISCONNECT: OK\n", 0)
+    assert "not sent" in notices and notices.count("\n") == 1
+
+
+def test_the_rest_of_a_file_is_noticed_even_if_the_disconnect_ends_a_read(
+    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+) -> None:
+    head = "\n" * (16 * 1024 - len("DISCONNECT\n")) + "DISCONNECT\n"
+    client = start(port=fake.port, stdin=script_file(head + "GET y\n"))
+    assert fake.accept().connect().serve() == ["DISCONNECT"]
+    assert "not sent" in client.end()[1]
+
+
+def test_blank_lines_after_a_disconnect_are_nothing_to_speak_of(run: Run) -> None:
+    assert run("DISCONNECT\n\n  \n") == ("DISCONNECT: OK\n", "", 0)
+
+
+def test_a_disconnect_ends_the_client_though_its_input_stays_open(start: Start) -> None:
+    client = start()
+    client.type("DISCONNECT\n")
+    assert client.wait() == 0
+    assert client.end() == ("DISCONNECT: OK\n", "", 0)
+
+
+def test_an_empty_input_is_an_empty_session(start: Start, fake: FakeServer) -> None:
+    client = start(port=fake.port, stdin=subprocess.DEVNULL)
+    assert fake.accept().connect().serve() == ["DISCONNECT"]
+    assert client.end() == ("", "", 0)
+
+
+def test_a_script_in_a_regular_file_works_the_same(
+    start: Start, script_file: Callable[[str], Any]
+) -> None:
+    client = start(stdin=script_file("PUT colour\nblue\nGET colour\n"))
+    assert client.end() == ("PUT: OK\nblue\n", "", 0)
+
+
+def test_output_and_notices_may_be_regular_files(start: Start, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as out, (tmp_path / "notices").open("wb") as notices:
+        client = start(stdout=out, stderr=notices)
+        client.end(b"PUT x\n1\nhello\nGET x\n" * 100)
+    assert (tmp_path / "out").read_text() == "PUT: OK\n1\n" * 100
+    assert (tmp_path / "notices").read_text().count("'hello' is not a command") == 100
+
+
+def test_a_fifo_that_stays_open_gets_each_reply_as_it_comes(start: Start, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "fifo").open("r+b", buffering=0) as fifo:
+        client = start(stdin=fifo)
+        fifo.write(b"PUT x\n1\n")
+        assert client.read_line() == "PUT: OK\n"
+        fifo.write(b"GET x")
+        fifo.write(b"\n")
+        assert client.read_line() == "1\n"
+        fifo.write(b"DISCONNECT\n")
+        assert client.end() == ("DISCONNECT: OK\n", "", 0)
+
+
+def test_the_last_line_needs_no_line_feed(run: Run) -> None:
+    assert run("GET x\nPUT x\nblue") == ("GET: ERROR\nPUT: OK\n", "", 1)
+
+
+def test_blank_lines_are_skipped_but_an_empty_value_is_stored(
+    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+) -> None:
+    client = start(port=fake.port, stdin=script_file("\n \n\t\nPUT x\n\n\nPUT y\n  \nGET x\n"))
+    texts = fake.accept().connect().serve()
+    assert texts == ["PUT x", "", "PUT y", "  ", "GET x", "DISCONNECT"]
+    assert client.end() == ("PUT: OK\nPUT: OK\nx\n", "", 0)
+
+
+def test_a_put_without_its_value_at_the_end_of_input_is_refused(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    client.type("GET x\nPUT y\n")
+    client.end_input()
+    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
+    out, notices, status = client.end()
+    assert (out, status) == ("x\n", 1)
+    assert "PUT has no value" in notices
+
+
+def test_a_put_is_sent_together_with_its_value_and_not_before(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    conversation = fake.accept().connect()
+    client.type("GET before\nPUT x\n")
+    assert conversation.read_text() == "GET before"
+    conversation.reply("here")
+    assert client.read_line() == "here\n"  # by now both lines have been looked at
+    conversation.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        conversation.socket.recv(1)
+    conversation.socket.settimeout(PATIENCE)
+    client.type("1\n")
+    assert conversation.read_texts(2) == ["PUT x", "1"]
+
+
+def test_no_flag_is_set_on_descriptors_that_others_share(start: Start) -> None:
+    """O_NONBLOCK belongs to the open file, not to the descriptor."""
+    theirs_in, ours_in = os.pipe()
+    ours_out, theirs_out = os.pipe()
+    with contextlib.ExitStack() as stack:
+        for descriptor in (theirs_in, ours_in, ours_out, theirs_out):
+            stack.callback(os.close, descriptor)
+        before = [fcntl.fcntl(one, fcntl.F_GETFL) for one in (theirs_in, theirs_out)]
+        client = start(stdin=theirs_in, stdout=theirs_out, stderr=theirs_out)
+        os.write(ours_in, b"GET x\n")
+        assert select.select([ours_out], [], [], PATIENCE)[0]
+        during = [fcntl.fcntl(one, fcntl.F_GETFL) for one in (theirs_in, theirs_out)]
+        os.write(ours_in, b"DISCONNECT\n")
+        assert client.wait() == 1
+        after = [fcntl.fcntl(one, fcntl.F_GETFL) for one in (theirs_in, theirs_out)]
+    assert before == during == after
+
+
+def test_descriptors_that_others_have_made_non_blocking_work_too(start: Start) -> None:
+    theirs_in, ours_in = os.pipe()
+    ours_out, theirs_out = os.pipe()
+    with open(ours_out, "rb", buffering=0) as output, open(ours_in, "wb") as source:
+        os.set_blocking(theirs_in, False)
+        os.set_blocking(theirs_out, False)
+        fcntl.fcntl(theirs_out, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
+        client = start(stdin=theirs_in, stdout=theirs_out)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        source.write(b"PUT x\n" + b"v" * 200 + b"\n" + b"GET x\n" * 100)
+        source.close()
+        received = b""
+        while select.select([output], [], [], PATIENCE)[0] and (octets := output.read(65536)):
+            received += octets
+        assert received == b"PUT: OK\n" + (b"v" * 200 + b"\n") * 100
+        assert client.end() == ("", "", 0)
+
+
+# --- what is checked before it is sent -------------------------------------------------------
+
+REFUSED = {
+    "hello": ["'hello' is not a command", "GET KEY", "PUT KEY", "DELETE KEY", "DISCONNECT"],
+    "GETx": ["'GETx' is not a command"],
+    "get x": ["'get' is not a command", "case sensitive", "use GET KEY"],
+    "Delete x": ["'Delete' is not a command", "case sensitive", "use DELETE KEY"],
+    "disconnect": ["'disconnect' is not a command", "case sensitive", "use DISCONNECT"],
+    " GET x": ["' GET x' is not a command", "use GET KEY"],
+    "GET": ["'GET' is not a command", "use GET KEY"],
+    "GET ": ["'GET ' is not a command", "use GET KEY"],
+    "DISCONNECT now": ["'DISCONNECT now' is not a command", "use DISCONNECT"],
+    "PATCH x\x1b[2J\x07": ["'PATCH' is not a command"],
+    "GET caf\u00e9": ["not an ASCII character"],
+    "DELETE \U0001f600": ["not an ASCII character"],
+    "\u00fcber": ["is not a command"],
+    "\u2028": [],  # white space to Python, so a blank line
+    f"GET {'k' * (LONGEST_KEY + 1)}": ["259 characters", "at most 258"],
+    f"DELETE {'k' * (LONGEST_KEY + 1)}": ["259 characters", "at most 258"],
+    f"CONNECT {'i' * 258}": ["258 characters", "at most 257"],
+    "x" * 10_000: ["is not a command", "10000 characters"],
+}
+
+
+def test_what_the_server_would_drop_is_refused_and_the_session_goes_on(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    client.type("".join(f"{line}\n" for line in REFUSED) + "GET still here\n")
+    client.end_input()
+    assert fake.accept().connect().serve() == ["GET still here", "DISCONNECT"]
+    out, notices, status = client.end()
+    assert (out, status) == ("still here\n", 1)
+    by_line = dict(line.split(": ", 1) for line in notices.splitlines())
+    for number, (line, words) in enumerate(REFUSED.items(), 1):
+        notice = by_line.pop(f"line {number}", "")
+        assert all(word in notice for word in words), f"{line[:40]!r} got {notice!r}"
+        assert bool(notice) == bool(words) and len(notice) < 400, notice
+    assert not by_line
+
+
+def test_octets_that_are_no_text_at_all_are_refused(run: Run) -> None:
+    lines = [b"\xff", b"GET \xff", b"GET caf\xe9", b"GET \x80x", b"\xed\xa0\x80", b"get \xc3"]
+    out, notices, status = run(b"PUT x\n1\n" + b"\n".join(lines) + b"\nGET x\n")
+    assert (out, status) == ("PUT: OK\n1\n", 1)
+    assert [notice.split(":")[0] for notice in notices.splitlines()] == [
+        f"line {number}" for number in range(3, 3 + len(lines))
+    ]
+    assert notices.isascii()
+
+
+def test_a_value_that_cannot_be_carried_is_refused_and_the_put_is_not_sent(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    values = [b"\xff", "caf\u00e9".encode(), b"v" * (LONGEST_TEXT + 1), b"GET: ERROR"]
+    client.stdin.write(b"".join(b"PUT x\n" + value + b"\n" for value in values) + b"GET y\n")
+    client.end_input()
+    assert fake.accept().connect().serve() == ["GET y", "DISCONNECT"]
+    out, notices, status = client.end()
+    assert (out, status) == ("y\n", 1)
+    one, two, three, four = notices.splitlines()
+    assert one.startswith("line 2: the value has ") and "not an ASCII character" in one
+    assert two.startswith("line 4: the value has ") and "not an ASCII character" in two
+    assert three == "line 6: the value has 266 characters, at most 265 are allowed"
+    assert four.startswith("line 8: the value 'GET: ERROR' cannot be stored")
+
+
+def test_the_longest_key_and_the_longest_value_go_through(run: Run) -> None:
+    key, value = "k" * LONGEST_KEY, "v" * LONGEST_TEXT
+    script = f"PUT {key}\n{value}\nGET {key}\nDELETE {key}\n"
+    assert run(script) == (f"PUT: OK\n{value}\nDELETE: OK\n", "", 0)
+
+
+def test_a_value_may_read_like_a_command(run: Run) -> None:
+    values = ("DISCONNECT", "help", "put y", "PUT: ERROR", "DELETE: ERROR")
+    script = "".join(f"PUT x\n{value}\nGET x\n" for value in values)
+    assert run(script) == ("".join(f"PUT: OK\n{value}\n" for value in values), "", 0)
+
+
+def test_a_refused_put_in_whatever_case_takes_its_value_line_with_it(
+    start: Start, fake: FakeServer
+) -> None:
+    puts = ["put x", "Put x", "PUT", "PUT ", "put", " PUT x", "\tput", "PUT\tx", "PUT caf\u00e9"]
+    puts.append(f"PUT {'k' * (LONGEST_KEY + 1)}")
+    values = ["GET x", "DISCONNECT", "put x", "PUT x", "", "help", "caf\u00e9", "v" * 300, "x", "y"]
+    client = start(port=fake.port)
+    for put, value in zip(puts, values, strict=True):
+        client.type(f"{put}\n{value}\nGET y\n")
+    client.end_input()
+    assert fake.accept().connect().serve() == ["GET y"] * len(puts) + ["DISCONNECT"]
+    out, notices, status = client.end()
+    assert (out, status) == ("y\n" * len(puts), 1)
+    for number, notice in enumerate(notices.splitlines()):
+        assert notice.startswith(f"line {3 * number + 1}: ")
+        assert notice.endswith("; the next line, its value, is skipped")
+    assert notices.count("\n") == len(puts)
+
+
+# --- exit statuses ---------------------------------------------------------------------------
+
+
+def test_a_get_of_a_missing_key_is_printed_and_is_status_1(run: Run) -> None:
+    assert run("GET x\nDELETE x\n") == ("GET: ERROR\nDELETE: OK\n", "", 1)
+
+
+def test_any_error_reply_is_printed_and_is_status_1(start: Start, fake: FakeServer) -> None:
+    client = start(port=fake.port)
+    client.type("PUT x\n1\nDELETE x\n")
+    conversation = fake.accept().connect()
+    conversation.read_texts(3)
+    conversation.reply("PUT: ERROR", "DELETE: ERROR")
+    assert client.read_line() == "PUT: ERROR\n"
+    client.end_input()
+    conversation.serve()
+    assert client.end() == ("DELETE: ERROR\n", "", 1)
+
+
+def test_a_second_connect_is_answered_with_error_and_is_status_1(run: Run) -> None:
+    out, notices, status = run("CONNECT somebody else\nPUT x\n1\nGET x\n")
+    assert (out, notices, status) == ("CONNECT: ERROR\nPUT: OK\n1\n", "", 1)
+
+
+def test_an_id_in_use_is_a_clear_notice_and_status_1(run: Run, peer: MakePeer) -> None:
+    taken = new_id("taken")
+    peer(taken)
+    out, notices, status = run("GET x\n", "--id", taken)
+    assert (out, status) == ("", 1)
+    assert f"CONNECT: ERROR: the client id '{taken}' is in use" in notices
+    assert "--id" in notices
+
+
+@pytest.mark.parametrize("client_id", ["", "x" * 258])
+def test_an_id_that_cannot_be_sent_is_a_wrong_option(run: Run, client_id: str) -> None:
+    out, notices, status = run("", "--id", client_id)
+    assert (out, status) == ("", 2)
+    assert "client id" in notices
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--timeout", "0"),
+        ("--timeout", "nan"),
+        ("--key-bits", "8192"),
+        ("--colour", "blue"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_option_is_a_usage_message_and_status_2(run: Run, options: tuple[str, ...]) -> None:
+    out, notices, status = run("", *options)
+    assert (out, status) == ("", 2)
+    assert "usage:" in notices and "error:" in notices
+
+
+def test_a_very_long_timeout_is_no_trouble(run: Run) -> None:
+    assert run("PUT x\n1\n", "--timeout", "999999999") == ("PUT: OK\n", "", 0)
+
+
+def test_a_port_that_nobody_listens_on_is_one_notice_and_status_3(run: Run) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        out, notices, status = run("GET x\n", port=port)
+    assert (out, status) == ("", 3)
+    assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
+    assert f"127.0.0.1:{port}" in notices and "refused" in notices
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_a_host_that_is_none_is_one_notice_and_status_3(run: Run, host: str) -> None:
+    out, notices, status = run("GET x\n", "--host", host, port=1)
+    assert (out, status) == ("", 3)
+    assert notices.startswith("cannot connect") and notices.count("\n") == 1
+
+
+def test_every_address_of_a_name_is_tried(start: Start, server: Server) -> None:
+    """Started with a resolver of the test's: the first address refuses, the second is it."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        ports = [deaf.getsockname()[1], server.port]
+        program = (
+            "import runpy, socket, sys\n"
+            "def two(host, port, **_):\n"
+            "    assert host == 'two.example', host\n"
+            f"    return [(socket.AF_INET, 1, 6, '', ('127.0.0.1', p)) for p in {ports}]\n"
+            "socket.getaddrinfo = two\n"
+            "sys.argv = sys.argv[3:]\n"
+            "sys.argv[0] = 'kv'\n"
+            "runpy.run_module('kv', run_name='__main__')\n"
+        )
+        client = start("--host", "two.example", wrapper=(sys.executable, "-c", program), port=1)
+        assert client.end(b"PUT x\n1\n") == ("PUT: OK\n", "", 0)
+
+
+def test_localhost_works_whatever_addresses_it_has(run: Run) -> None:
+    assert run("PUT x\n1\n", "--host", "localhost") == ("PUT: OK\n", "", 0)
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_lost_connection_is_told_at_once_and_is_status_3(
+    start: Start, fake: FakeServer, how: str
+) -> None:
+    client = start(port=fake.port)
+    client.type("GET x\n")
+    conversation = fake.accept().connect()
+    conversation.read_text()
+    conversation.reply("here")
+    assert client.read_line() == "here\n"
+    getattr(conversation, how)()
+    assert client.wait() == 3  # though its input is still open
+    out, notices, status = client.end()
+    assert (out, status) == ("", 3)
+    assert notices.startswith("connection lost: ") and notices.count("\n") == 1
+
+
+def test_a_connection_lost_before_connect_is_answered_is_status_3(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    fake.accept().close()
+    out, notices, status = client.end(b"GET x\n")
+    assert (out, status) == ("", 3)
+    assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
+
+
+def test_replies_that_came_before_the_connection_was_lost_are_printed(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    client.type("GET a\nGET b\nGET c\n")
+    conversation = fake.accept().connect()
+    conversation.read_texts(3)
+    conversation.reply("1", "2")
+    conversation.close()
+    assert client.wait() == 3
+    out, notices, _ = client.end()
+    assert out == "1\n2\n"
+    assert "connection lost" in notices
+
+
+#: A few of the many that tests/test_library.py has.
+BROKEN = {
+    "wrong reply": KEY.seal(b"DELETE: OK"),
+    "control characters": KEY.seal(b"\x1b[2JPUT: OK\r"),
+    "garbage": b"garbage\x1b\n",
+    "line too long": b"A" * 512 + b"\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_server_that_breaks_the_protocol_is_left_and_is_status_3(
+    start: Start, fake: FakeServer, name: str
+) -> None:
+    client = start(port=fake.port)
+    client.type("PUT x\n1\n")
+    conversation = fake.accept().connect()
+    conversation.read_texts(2)
+    conversation.send_raw(BROKEN[name])
+    assert client.wait() == 3
+    out, notices, _ = client.end()
+    assert out == ""
+    assert notices.startswith("connection lost: ") and notices.count("\n") == 1
+    assert all(character.isprintable() for character in notices[:-1]), notices
+
+
+def test_a_server_that_speaks_without_being_asked_is_left_and_is_status_3(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    fake.accept().connect().reply("PUT: OK")
+    assert client.wait() == 3
+    out, notices, _ = client.end()
+    assert out == ""
+    assert "'PUT: OK' to nothing" in notices
+
+
+def test_a_server_whose_key_line_is_none_is_left_and_is_status_3(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start(port=fake.port)
+    fake.accept().send_raw(to_line(der_public_key(KEY.n >> 8, KEY.e)))
+    assert client.wait() == 3
+    out, notices, _ = client.end()
+    assert out == ""
+    assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
+    assert "504 bits, not 512" in notices
+
+
+def test_a_server_that_never_replies_is_left_after_the_timeout_with_status_3(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start("--timeout", "0.5", port=fake.port)
+    conversation = fake.accept().connect()
+    client.type("GET x\n")
+    assert conversation.read_text() == "GET x"
+    assert client.wait() == 3
+    out, notices, _ = client.end()
+    assert out == ""
+    assert "did not reply for 0.5 s" in notices and notices.count("\n") == 1
+
+
+def test_a_client_that_awaits_nothing_has_no_timeout(start: Start, fake: FakeServer) -> None:
+    client = start("--timeout", "0.5", port=fake.port)
+    conversation = fake.accept().connect()
+    client.type("GET x\n")
+    conversation.read_text()
+    conversation.reply("here")
+    assert client.read_line() == "here\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        client.process.wait(0.6)  # nothing is typed for longer than the time-out
+    client.type("GET y\n")
+    conversation.read_text()
+    conversation.reply("there")
+    assert client.read_line() == "there\n"
+
+
+# --- output that is full, closed, or on a full disk ------------------------------------------
+
+
+def test_a_full_output_pipe_does_not_keep_it_from_noticing_the_server_going_away(
+    start: Start, fake: FakeServer
+) -> None:
+    source, sink = os.pipe()
+    with open(source, "rb", buffering=0) as output:
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
+        client = start(port=fake.port, stdout=sink)
+        conversation = fake.accept().connect()
+        value, count = "v" * LONGEST_TEXT, 0
+        poll = select.poll()
+        poll.register(sink, select.POLLOUT)
+        while poll.poll(0) or count < 2 * SMALL_PIPE // LONGEST_TEXT:
+            client.type("GET x\n")
+            conversation.read_text()
+            conversation.reply(value)
+            count += 1
+            assert count < 1000, "the pipe is never full"
+        os.close(sink)
+        conversation.close()
+        assert "connection lost" in client.read_line(client.stderr)  # stdout is still full
+        assert client.process.poll() is None  # it has replies to hand over first
+        received = b""
+        while select.select([output], [], [], PATIENCE)[0] and (octets := output.read(65536)):
+            received += octets
+        assert received == (value.encode() + b"\n") * count
+        assert client.wait() == 3
+
+
+def test_an_output_nobody_reads_holds_the_commands_up(
+    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+) -> None:
+    """100,000 long replies would take 26 MB; the client asks for no more than it can hand on."""
+    client = start(port=fake.port, stdin=script_file("GET x\n" * 100_000))
+    conversation = fake.accept().connect()
+    conversation.socket.settimeout(0.5)  # no command for so long: the client is held up
+    count, value = 0, "v" * LONGEST_TEXT
+    with contextlib.suppress(TimeoutError):
+        while count < 2000:
+            conversation.read_text()
+            conversation.reply(value)
+            count += 1
+    # A pipe of 64 KB, as much in the client, the window and a write under way.
+    assert count < 128 * 1024 // LONGEST_TEXT + 3 * WINDOW
+    conversation.socket.settimeout(PATIENCE)
+    assert client.read_line() == value + "\n"
+
+
+def test_a_reader_that_has_had_enough_ends_it_quietly(start: Start) -> None:
+    client = start()
+    client.type("PUT x\n1\n" + "GET x\n" * 5)
+    assert client.read_line() == "PUT: OK\n"
+    client.stdout.close()
+    client.process.stdout = None
+    with contextlib.suppress(BrokenPipeError):
+        for _ in range(1000):
+            client.type("GET x\n" * 100)
+    assert client.wait() == 0
+    assert client.end() == ("", "", 0)
+
+
+def test_a_reader_that_left_while_the_pipe_was_full_ends_it_quietly(
+    start: Start, script_file: Callable[[str], Any]
+) -> None:
+    value = "v" * LONGEST_TEXT
+    client = start(stdin=script_file(f"PUT x\n{value}\n" + "GET x\n" * 2000))
+    assert client.read_line() == "PUT: OK\n"
+    client.stdout.close()
+    client.process.stdout = None
+    assert client.end() == ("", "", 0)
+
+
+def test_a_full_disk_is_a_notice_and_status_1(start: Start) -> None:
+    with open("/dev/full", "wb") as full:
+        out, notices, status = start(stdout=full).end(b"PUT x\n1\nGET x\n")
+    assert (out, status) == ("", 1)
+    assert "cannot write to standard output: No space left" in notices
+    assert notices.count("\n") == 1
+
+
+def test_notices_that_nobody_reads_do_no_harm(start: Start) -> None:
+    source, sink = os.pipe()
+    os.close(source)
+    client = start(stderr=sink)
+    os.close(sink)
+    assert client.end(b"hello\nPUT x\n1\nhello\nGET x\n") == ("PUT: OK\n1\n", "", 1)
+
+
+def test_a_full_pipe_of_notices_does_not_keep_replies_from_coming(start: Start) -> None:
+    source, sink = os.pipe()
+    with open(source, "rb", buffering=0) as notices:
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
+        client = start(stderr=sink)
+        os.close(sink)
+        client.type("hello\n" * 200 + "PUT x\n1\n")
+        assert client.read_line() == "PUT: OK\n"
+        client.end_input()
+        received = b""
+        while select.select([notices], [], [], PATIENCE)[0] and (octets := notices.read(65536)):
+            received += octets
+        assert received.count(b"'hello' is not a command") == received.count(b"\n") == 200
+        assert client.end() == ("", "", 1)
+
+
+# --- descriptors that are closed at the start ------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_do_no_harm(start: Start, fake: FakeServer, closed: str) -> None:
+    """The socket must not become descriptor 0, 1 or 2, or replies and notices go to the server."""
+    client = start(port=fake.port, wrapper=("sh", "-c", f'exec "$@" {closed}', "sh"))
+    with contextlib.suppress(BrokenPipeError):  # nobody has the other end if it was closed
+        client.type("GET x\nhello\nGET y\n")
+    client.end_input()
+    texts = fake.accept().connect().serve()
+    out, notices, status = client.end()
+    if "<&-" in closed:
+        assert (texts, out, notices, status) == (["DISCONNECT"], "", "", 0)
+        return
+    assert texts == ["GET x", "GET y", "DISCONNECT"]
+    assert out == ("" if " >&-" in f" {closed}" else "x\ny\n")
+    assert bool(notices) == ("2>&-" not in closed)
+    assert status == 1  # of `hello`
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------
+
+#: Runs the client, in a process with a second thread: that one takes the signal, once there is
+#: something to read from descriptor argv[1], and the thread with the loop sleeps on.
+INTERRUPTED = """\
+import os, runpy, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+descriptor = int(sys.argv[1])
+def interrupt():
+    os.read(descriptor, 1)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+sys.argv = ["kv", *sys.argv[5:]]
+runpy.run_module("kv", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_ctrl_c_ends_it_even_if_it_comes_just_before_the_loop_sleeps(start: Start) -> None:
+    """A signal that comes then is only noted, and the sleep goes on: it has to wake the loop."""
+    source, sink = os.pipe()
+    with open(source, "rb"), open(sink, "wb", buffering=0) as trigger:
+        wrapper = (sys.executable, "-c", INTERRUPTED, str(source))
+        client = start(wrapper=wrapper, pass_fds=[source])
+        client.type("GET x\n")
+        assert client.read_line() == "GET: ERROR\n"
+        trigger.write(b"x")
+        assert client.wait() == 130
+    assert client.end() == ("", "", 130)
+
+
+# --- bulk ------------------------------------------------------------------------------------
+
+
+def test_commands_are_pipelined_up_to_the_window_and_no_further(
+    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+) -> None:
+    """The server says nothing until the client gives up: what came by then is the window.
+
+    A PUT counts once, though it is two lines.
+    """
+    script = "".join(f"GET {number}\nPUT {number}\n{number}\n" for number in range(5000))
+    client = start("--timeout", "0.5", port=fake.port, stdin=script_file(script))
+    texts = fake.accept().connect().read_to_end()
+    assert texts == script.split("\n")[: WINDOW // 2 * 3]
+    assert client.wait() == 3
+
+
+def test_each_reply_makes_room_for_one_more_command(
+    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+) -> None:
+    client = start(port=fake.port, stdin=script_file("GET x\n" * (WINDOW + 10)))
+    conversation = fake.accept().connect()
+    conversation.read_texts(WINDOW)
+    for number in range(10):
+        conversation.reply(str(number))
+        assert conversation.read_text() == "GET x"
+    conversation.reply(*["rest"] * WINDOW)
+    assert conversation.serve() == ["DISCONNECT"]
+    out, notices, status = client.end()
+    assert out == "".join(f"{number}\n" for number in range(10)) + "rest\n" * WINDOW
+    assert (notices, status) == ("", 0)
+
+
+def test_reading_pauses_while_too_many_replies_are_outstanding(
+    start: Start, fake: FakeServer
+) -> None:
+    """A script of 8 MB, written for as long as the client lives: hardly any of it is taken."""
+    client = start("--timeout", "0.5", port=fake.port)
+    taken = 0
+
+    def write() -> None:
+        nonlocal taken
+        chunk = b"GET x\n" * 1000
+        with contextlib.suppress(BrokenPipeError):
+            while taken < 8_000_000:
+                taken += client.stdin.write(chunk)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    fake.accept().connect().read_to_end()
+    assert client.wait() == 3
+    client.stdout.close()
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
+    assert taken < 500_000
+
+
+def test_a_long_script_gets_all_its_replies_in_order(
+    start_server: Callable[..., Server], run: Run, script_file: Callable[[str], Any]
+) -> None:
+    small = start_server("--key-bits", "128")
+    numbers = range(1000)
+    script = "".join(f"PUT {number}\n{number}\nGET {number}\n" for number in numbers)
+    out, notices, status = run(script, "--key-bits", "128", port=small.port)
+    assert out == "".join(f"PUT: OK\n{number}\n" for number in numbers)
+    assert (notices, status) == ("", 0)
+
+
+# --- raw -------------------------------------------------------------------------------------
+
+
+def test_raw_sends_every_line_as_it_is_and_half_closes_at_the_end(
+    start: Start, fake: FakeServer
+) -> None:
+    lines = [b"get x", b"", b"PUT", b"  ", b"caf\xc3\xa9 \xff", b"x" * 700, b"DISCONNECT", b"last"]
+    client = start("--raw", port=fake.port)
+    client.stdin.write(b"\n".join(lines))
+    client.end_input()
+    conversation = fake.accept().connect()
+    assert [conversation.read_octets() for _ in lines] == lines
+    with pytest.raises(EOFError):
+        conversation.read_line()
+    # The client waits for what the server still has to say, and judges none of it.
+    conversation.reply("whatever \x1b[1m", "PUT: ERROR")
+    conversation.reply("")
+    assert client.read_line() == "whatever \x1b[1m\n"
+    conversation.close()
+    assert client.end() == ("PUT: ERROR\n\n", "", 0)
+
+
+def test_raw_sends_a_put_before_its_value_is_there(start: Start, fake: FakeServer) -> None:
+    client = start("--raw", port=fake.port)
+    client.type("PUT x\n")
+    assert fake.accept().connect().read_text() == "PUT x"
+
+
+def test_raw_shows_what_comes_without_having_been_asked_for(start: Start, fake: FakeServer) -> None:
+    client = start("--raw", port=fake.port)
+    fake.accept().connect().reply("one", "two")
+    assert [client.read_line(), client.read_line()] == ["one\n", "two\n"]
+
+
+def test_raw_shows_the_server_dropping_a_bad_client(start: Start, server: Server) -> None:
+    client = start("--raw")
+    client.type("PUT x\n1\nGET x\nget x\n")
+    assert client.wait() == 0  # at once, though its input is still open
+    out, notices, _ = client.end()
+    assert out == "PUT: OK\n1\n"
+    assert notices == "the server closed the connection\n"
+    assert server.log_lines("dropped")
+
+
+def test_raw_gets_all_its_replies_after_the_half_close(run: Run) -> None:
+    script = "PUT x\n1\n" + "GET x\n" * 100 + "DISCONNECT\n"
+    out, notices, status = run(script, "--raw")
+    assert (out, notices, status) == ("PUT: OK\n" + "1\n" * 100 + "DISCONNECT: OK\n", "", 0)
+
+
+def test_raw_does_not_wait_longer_than_the_timeout_after_its_half_close(
+    start: Start, fake: FakeServer
+) -> None:
+    client = start("--raw", "--timeout", "0.5", port=fake.port, stdin=subprocess.DEVNULL)
+    conversation = fake.accept().connect()
+    with pytest.raises(EOFError):
+        conversation.read_line()
+    assert client.wait() == 3
+    assert "did not reply for 0.5 s" in client.end()[1]
+
+
+def test_raw_with_an_id_in_use_is_status_1(run: Run, peer: MakePeer) -> None:
+    taken = new_id("taken")
+    peer(taken)
+    out, notices, status = run("GET x\n", "--raw", "--id", taken)
+    assert (out, status) == ("", 1)
+    assert "is in use" in notices

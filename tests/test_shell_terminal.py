@@ -1,0 +1,428 @@
+"""`python -m kv client` as a person sees it: a real pseudo-terminal, keystrokes, what is shown.
+
+Keys are pressed only when the prompt is there, so what the terminal echoes and what the client
+shows come in one order, and whole screens can be compared.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import PATIENCE, ROOT, Server
+from fake import FakeServer
+from wire import LONGEST_TEXT, new_id
+
+from kv.link import WINDOW
+
+CTRL_C, CTRL_D, CTRL_V = b"\x03", b"\x04", b"\x16"
+STANDARD = ("stdin", "stdout", "stderr")
+
+#: Run in the client's process before the client: makes descriptor argv[1] the terminal whose keys
+#: make signals for it, and SIGINT one that is not ignored, as it is by whatever a script runs in
+#: the background. (Not `preexec_fn`, which must not be used while there are threads.)
+MAKE_CONTROLLING = """\
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+terminal = int(sys.argv[1])
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+os.close(terminal)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Terminal:
+    """A pseudo-terminal with a client in it: the test holds the side with the screen and keys."""
+
+    def __init__(self, port: int, *args: str, **popen: Any) -> None:
+        self.master, self.slave = os.openpty()
+        self._seen = b""
+        client = [sys.executable, "-m", "kv", "client", "--port", str(port), *args]
+        self.process = subprocess.Popen(
+            [sys.executable, "-ISc", MAKE_CONTROLLING, str(self.slave), *client],
+            cwd=ROOT,
+            start_new_session=True,
+            pass_fds=[self.slave],
+            **{**dict.fromkeys(STANDARD, self.slave), **popen},
+        )
+
+    def press(self, keys: bytes) -> None:
+        """Types `keys`."""
+        os.write(self.master, keys)
+
+    def shown(self, until: str) -> str:
+        """What the screen shows from where the last call left off, up to `until` and with it."""
+        wanted = until.replace("\n", "\r\n").encode()
+        deadline = time.monotonic() + PATIENCE
+        while wanted not in self._seen:
+            ready = select.select([self.master], [], [], deadline - time.monotonic())[0]
+            assert ready, f"waited in vain for {until!r} in {self._seen!r}"
+            self._seen += os.read(self.master, 65536)
+        end = self._seen.index(wanted) + len(wanted)
+        text, self._seen = self._seen[:end], self._seen[end:]
+        return text.decode().replace("\r\n", "\n")
+
+    def line(self, keys: str, prompt: str = "kv> ") -> str:
+        """Types a line; what is shown after its echo and before the prompt that follows."""
+        self.press(keys.encode() + b"\n")
+        shown = self.shown(prompt)
+        assert shown.startswith(keys + "\n"), shown
+        return shown.removeprefix(keys + "\n").removesuffix(prompt)
+
+    def end(self) -> tuple[str, int]:
+        """Waits for the client to end; what is left on the screen, and its exit status."""
+        status = self.process.wait(PATIENCE)
+        while select.select([self.master], [], [], 0)[0]:
+            self._seen += os.read(self.master, 65536)
+        text, self._seen = self._seen.decode(errors="backslashreplace"), b""
+        assert "Traceback" not in text and "Exception ignored" not in text, text
+        return text.replace("\r\n", "\n"), status
+
+    def flags(self) -> int:
+        """The flags of the open file that the client shares with whoever started it."""
+        return fcntl.fcntl(self.slave, fcntl.F_GETFL)
+
+    def close(self) -> None:
+        """Ends the client, if need be, and closes the terminal."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+Start = Callable[..., Terminal]
+
+
+@pytest.fixture
+def start(server: Server) -> Iterator[Start]:
+    """`start(*options)` starts a client of the shared server, `start(port=...)` of another."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*args: str, port: int | None = None, **popen: Any) -> Terminal:
+            terminal = Terminal(server.port if port is None else port, *args, **popen)
+            stack.callback(terminal.close)
+            return terminal
+
+        yield make
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """A server that does as the test says."""
+    with FakeServer() as server:
+        yield server
+
+
+# --- a session -------------------------------------------------------------------------------
+
+
+def test_a_session_looks_like_this(start: Start, server: Server) -> None:
+    client_id = new_id("alice")
+    terminal = start("--id", client_id)
+    greeting = terminal.shown("kv> ")
+    assert greeting == (
+        f"connected to 127.0.0.1:{server.port} as '{client_id}';"
+        " type help for the commands, Ctrl-D to leave\nkv> "
+    )
+    assert terminal.line("PUT colour", "value> ") == ""
+    assert terminal.line("blue") == "PUT: OK\n"
+    assert terminal.line("GET colour") == "blue\n"
+    assert terminal.line("DELETE colour") == "DELETE: OK\n"
+    assert terminal.line("") == ""
+    terminal.press(b"DISCONNECT\n")
+    assert terminal.end() == ("DISCONNECT\nDISCONNECT: OK\n", 0)
+
+
+def test_without_an_id_the_greeting_has_user_name_and_process_id(start: Start) -> None:
+    terminal = start(env={**os.environ, "LOGNAME": "carol"})
+    assert f"as 'carol-{terminal.process.pid}'" in terminal.shown("kv> ")
+
+
+def test_help_names_the_five_commands(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    text = terminal.line("help")
+    for verb in ("CONNECT", "PUT", "GET", "DELETE", "DISCONNECT"):
+        assert f"{verb} " in text
+    terminal.press(CTRL_D)
+    assert terminal.end()[1] == 0  # asking is no mistake
+
+
+def test_a_refused_command_is_explained_and_the_session_goes_on(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    terminal.line("PUT x", "value> ")
+    terminal.line("1")
+    assert terminal.line("get x") == (
+        "'get' is not a command: commands are case sensitive, use GET KEY\n"
+    )
+    assert "is not a command" in terminal.line("hello")
+    assert "not an ASCII character" in terminal.line("GET caf\u00e9")
+    assert "259 characters" in terminal.line("GET " + "k" * 259)
+    assert terminal.line("GET x") == "1\n"
+    terminal.press(CTRL_D)
+    assert terminal.end()[1] == 1
+
+
+def test_a_lower_case_put_asks_for_its_value_and_throws_it_away(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    assert "use PUT KEY; the next line, its value, is skipped" in terminal.line("put x", "value> ")
+    assert terminal.line("DISCONNECT") == ""
+    assert terminal.line("GET x") == "GET: ERROR\n"
+
+
+def test_a_refused_value_is_explained_and_a_command_is_asked_for_next(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    terminal.line("PUT x", "value> ")
+    assert "at most 265" in terminal.line("v" * (LONGEST_TEXT + 1))
+    assert terminal.line("GET x") == "GET: ERROR\n"
+
+
+def test_an_empty_value_can_be_typed(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    terminal.line("PUT x", "value> ")
+    assert terminal.line("") == "PUT: OK\n"
+    assert terminal.line("GET x") == "\n"
+
+
+def test_lines_that_are_pasted_get_all_their_replies(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    count = 30
+    terminal.press(b"".join(b"PUT k%d\n%d\nGET k%d\n" % (i, i, i) for i in range(count)))
+    terminal.press(b"DISCONNECT\n")
+    text, status = terminal.end()
+    assert status == 0
+    assert text.count("PUT: OK\n") == count and text.endswith("DISCONNECT: OK\n")
+
+
+# --- what peers send -------------------------------------------------------------------------
+
+
+def test_control_characters_that_were_typed_are_escaped_when_they_come_back(
+    start: Start,
+) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    terminal.line("PUT x", "value> ")
+    terminal.press(CTRL_V + b"\x1b[31mred" + CTRL_V + b"\x7f\n")
+    terminal.shown("PUT: OK\nkv> ")
+    assert terminal.line("GET x") == "\\x1b[31mred\\x7f\n"
+
+
+def test_no_control_character_of_a_server_reaches_the_terminal(
+    start: Start, fake: FakeServer
+) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.press(b"GET x\n")
+    conversation.read_text()
+    controls = "".join(map(chr, [*range(0x0A), *range(0x0B, 0x20), 0x7F]))
+    conversation.reply(f"<{controls}>")
+    shown = terminal.shown("kv> ")
+    assert shown.startswith("GET x\n<\\x00\\x01") and shown.endswith("\\x7f>\nkv> ")
+    assert "\\x1b" in shown and "\\r" in shown
+    assert all(character.isprintable() or character == "\n" for character in shown)
+
+
+def test_values_are_escaped_when_only_the_output_is_a_terminal(
+    start: Start, fake: FakeServer
+) -> None:
+    terminal = start(port=fake.port, stdin=subprocess.PIPE)
+    terminal.process.stdin.write(b"GET x\n")
+    terminal.process.stdin.flush()
+    conversation = fake.accept().connect()
+    conversation.read_text()
+    conversation.reply("\x1b[31mred")
+    assert terminal.shown("red\n") == "\\x1b[31mred\n"  # and nobody is prompted
+    terminal.process.stdin.close()
+    conversation.serve()
+    assert terminal.end() == ("", 0)
+
+
+def test_values_are_raw_and_nobody_is_prompted_when_only_the_input_is_a_terminal(
+    start: Start, fake: FakeServer
+) -> None:
+    terminal = start(port=fake.port, stdout=subprocess.PIPE)
+    conversation = fake.accept().connect()
+    terminal.press(b"GET x\n")
+    conversation.read_text()
+    conversation.reply("\x1b[31mred")
+    assert terminal.process.stdout.readline() == b"\x1b[31mred\n"
+    terminal.press(CTRL_D)
+    conversation.serve()
+    assert terminal.end() == ("GET x\n", 0)
+    assert terminal.process.stdout.read() == b""
+    terminal.process.stdout.close()
+
+
+# --- leaving ---------------------------------------------------------------------------------
+
+
+def test_ctrl_d_disconnects_politely(start: Start, fake: FakeServer) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.press(CTRL_D)
+    assert conversation.serve() == ["DISCONNECT"]
+    text, status = terminal.end()
+    assert status == 0
+    assert text == "\n"  # the shell's prompt begins in a line of its own, right below
+
+
+def test_ctrl_d_instead_of_a_value_sends_nothing_of_that_put(
+    start: Start, fake: FakeServer
+) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.line("PUT x", "value> ")
+    terminal.press(CTRL_D)
+    assert conversation.serve() == ["DISCONNECT"]
+    text, status = terminal.end()
+    assert "the last PUT has no value" in text
+    assert status == 1
+
+
+def test_ctrl_d_twice_in_a_line_ends_the_line_and_then_the_session(
+    start: Start, fake: FakeServer
+) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.press(b"GET x" + CTRL_D + CTRL_D)
+    assert conversation.serve() == ["GET x", "DISCONNECT"]
+    text, status = terminal.end()
+    assert "x\n" in text and status == 0
+
+
+@pytest.mark.parametrize("typed", [b"", b"PUT x\nhalf a li"], ids=["idle", "typing"])
+def test_ctrl_c_ends_it_with_130_and_without_a_traceback(start: Start, typed: bytes) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    terminal.press(typed)
+    terminal.shown(typed.decode()[-9:])
+    terminal.press(CTRL_C)
+    text, status = terminal.end()
+    assert status == 130
+    assert text.strip("^C\n") == ""
+
+
+def test_ctrl_c_ends_it_while_it_is_still_connecting(start: Start, fake: FakeServer) -> None:
+    terminal = start(port=fake.port)
+    fake.accept().read_line()  # its key is here; it will get none
+    terminal.press(CTRL_C)
+    text, status = terminal.end()
+    assert status == 130
+    assert text.strip("^C\n") == ""
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_the_server_going_away_is_told_at_once_in_the_middle_of_a_typed_line(
+    start: Start, fake: FakeServer, how: str
+) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.press(b"PUT col")
+    terminal.shown("PUT col")
+    getattr(conversation, how)()
+    text, status = terminal.end()
+    assert text.startswith("\nconnection lost: ") and text.endswith("\n")
+    assert status == 3
+
+
+def test_a_half_typed_line_is_not_left_behind_for_the_shell(start: Start, fake: FakeServer) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.press(b"DELETE ")
+    terminal.shown("DELETE ")
+    conversation.close()
+    assert terminal.end()[1] == 3
+    terminal.press(b"what comes next\n")
+    assert os.read(terminal.slave, 4096) == b"what comes next\n"
+
+
+def test_the_server_going_away_is_told_while_a_value_is_asked_for(
+    start: Start, fake: FakeServer
+) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.line("PUT colour", "value> ")
+    conversation.close()
+    text, status = terminal.end()
+    assert text.startswith("\nconnection lost: ")
+    assert status == 3
+
+
+def test_the_server_going_away_is_noticed_while_the_screen_takes_nothing(
+    start: Start, fake: FakeServer
+) -> None:
+    """A terminal whose reader has stopped, or one held with Ctrl-S, is a full output.
+
+    What the client may do then is wait for the screen before it ends; what it must not do is
+    wait inside a write, where it can see nothing: it closes its end of the connection.
+    """
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.press(b"GET x\n" * WINDOW)
+    conversation.read_texts(WINDOW)
+    conversation.reply(*["\0" * LONGEST_TEXT] * WINDOW)  # 64 KB on a screen: more than it holds
+    conversation.half_close()
+    assert conversation.read_to_end() == []
+    terminal.shown("connection lost: ")
+    assert terminal.end()[1] == 3
+
+
+def test_no_greeting_and_no_prompt_without_a_connection(start: Start, fake: FakeServer) -> None:
+    terminal = start(port=fake.port)
+    fake.accept().close()
+    text, status = terminal.end()
+    assert text.startswith("cannot connect: ") and text.count("\n") == 1
+    assert status == 3
+
+
+# --- the terminal itself ---------------------------------------------------------------------
+
+
+def test_the_terminal_is_as_it_was_during_and_after(start: Start) -> None:
+    """O_NONBLOCK belongs to the open file, which the parent shell shares."""
+    terminal = start()
+    before = (terminal.flags(), termios.tcgetattr(terminal.slave))
+    assert not before[0] & os.O_NONBLOCK
+    terminal.shown("kv> ")
+    assert terminal.line("GET x") == "GET: ERROR\n"
+    assert (terminal.flags(), termios.tcgetattr(terminal.slave)) == before
+    terminal.press(CTRL_C)
+    assert terminal.end()[1] == 128 + signal.SIGINT
+    assert (terminal.flags(), termios.tcgetattr(terminal.slave)) == before
+
+
+def test_raw_in_a_terminal_sends_what_is_typed(start: Start, fake: FakeServer) -> None:
+    terminal = start("--raw", port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    terminal.press(b"get x\n")
+    assert conversation.read_text() == "get x"
+    conversation.reply("\x1bwhat?")
+    assert "\\x1bwhat?\n" in terminal.shown("what?\nkv> ")
+    conversation.close()
+    text, status = terminal.end()
+    assert text == "\nthe server closed the connection\n"
+    assert status == 0
