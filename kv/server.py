@@ -50,7 +50,6 @@ class Connection:
         """A message: answers it, or drops the client; returns the work that took."""
         conversation = self.conversation
         in_session = conversation.session is not None
-        self._server.messages += 1
         try:
             reply = conversation.receive(line)
         except Violation as violation:
@@ -58,15 +57,12 @@ class Connection:
             return 1
         if reply:
             self.stream.write_line(reply)
-        if conversation.session is not None:
-            if in_session:
-                self._deadline.postpone(self._idle_timeout)
-            else:
-                self._deadline.cancel()
-                self._deadline = self._server.reactor.call_later(self._idle_timeout, self._idled)
-        elif in_session:
+        if in_session and conversation.session is None:
             log.debug("%s disconnected", self)
             self._close()
+        elif not in_session and conversation.session is not None:
+            self._deadline.cancel()
+            self._deadline = self._server.reactor.call_later(self._idle_timeout, self._idled)
         return conversation.work
 
     def line_too_long(self) -> None:
@@ -110,7 +106,12 @@ class Connection:
         self._drop("handshake", f"no CONNECT: OK within {seconds:g} s")
 
     def _idled(self) -> None:
-        self._drop("idle", f"no message for {self._server.settings.idle_timeout:g} s")
+        """So long after CONNECT; but perhaps there was a message since then."""
+        left = self.stream.heard + self._idle_timeout - self._server.reactor.time()
+        if left > 0:
+            self._deadline = self._server.reactor.call_later(left, self._idled)
+        else:
+            self._drop("idle", f"no message for {self._idle_timeout:g} s")
 
 
 class Server:
@@ -123,14 +124,12 @@ class Server:
         self.service = service
         self.settings = settings
         self.connections: dict[Connection, None] = {}  # a set that keeps its order
-        self.messages = 0
         self.drops: Counter[str] = Counter()  # by kind of reason
         self.cut_short = 0  # connections that a stop ended before all was answered and sent
         self._started = reactor.time()
         self._total = 0
         self._pauses = 0
-        self._received = 0  # octets of connections that are gone, as is _sent
-        self._sent = 0
+        self._gone = Counter[str]()  # what the connections that are gone have counted
         self._stopping = False
         self._listeners = [Listener(reactor, sock, self._accepted) for sock in sockets]
         for listener in self._listeners:
@@ -158,15 +157,15 @@ class Server:
             for listener in self._listeners:
                 listener.resume()
         del self.connections[connection]
-        self._received += connection.stream.received
-        self._sent += connection.stream.sent
+        self._gone.update(counted(connection.stream))
         self._stop_if_done()
 
     def statistics(self) -> str:
         """One line about everything since the start."""
         store = self.service.store
-        received = self._received + sum(c.stream.received for c in self.connections)
-        sent = self._sent + sum(c.stream.sent for c in self.connections)
+        counts = Counter(self._gone)
+        for connection in self.connections:
+            counts.update(counted(connection.stream))
         keys = sum(len(session.values) for session in store.sessions.values())
         drops = ", ".join(f"{count} {kind}" for kind, count in sorted(self.drops.items()))
         return (
@@ -175,7 +174,8 @@ class Server:
             f" accepting paused {self._pauses} times at the limit;"
             f" sessions: {len(store)} with {keys} keys,"
             f" charged {store.used} of {store.capacity} octets;"
-            f" messages: {self.messages}; octets: {received} received, {sent} sent;"
+            f" messages: {counts['lines']};"
+            f" octets: {counts['received']} received, {counts['sent']} sent;"
             f" drops: {drops or 'none'};"
             f" turns: {self.reactor.turns}, the longest {self.reactor.longest_turn * 1000:.1f} ms"
         )
@@ -198,3 +198,8 @@ class Server:
     def _stop_if_done(self) -> None:
         if self._stopping and not self.connections:
             self.reactor.stop()
+
+
+def counted(stream: Stream) -> dict[str, int]:
+    """A stream's counts."""
+    return {"lines": stream.lines, "received": stream.received, "sent": stream.sent}

@@ -2,11 +2,10 @@
 
 Generic: knows lines, not what they mean. What it does, in the order that the octets move:
 
-- Reading: what `recv` gave is appended to `_incoming`; complete lines are taken from its front
-  and handed to the owner. Operations wanted: append at the end, find the next LF, cut off the
-  front. Goal: O(n) in the octets received, however they are cut into pieces. Plan: a `bytearray`
-  (CPython cuts its front off without moving the rest), and `_scanned`, the octets known to hold
-  no LF, so that a line arriving octet by octet is not searched from its start each time.
+- Reading: what `recv` gave is appended to `_incoming`, and complete lines are split off and
+  handed to the owner. Goal: O(n) in the octets received, however they are cut into pieces (1).
+  Plan: a `bytearray`, to which appending is amortised O(1) an octet; only what is new is searched
+  for LF, as what is old has none; and no split before there is a complete line.
 - Fairness: lines are handed over until the owner has done `quantum` units of work; the rest
   waits for the next turn, behind everybody else's. While complete lines wait, nothing is read,
   so `_incoming` never holds more than one incomplete line and one read's worth.
@@ -107,22 +106,23 @@ class Stream:
 
     __slots__ = (
         "_allowance",
+        "_complete",
         "_ended",
         "_finishing",
         "_half_closing",
         "_held_up",
         "_incoming",
         "_limits",
-        "_newline",
         "_outgoing",
         "_owner",
         "_reactor",
         "_registration",
-        "_scanned",
         "_scheduled",
         "_shut",
         "_sock",
         "_timer",
+        "heard",
+        "lines",
         "phase",
         "received",
         "sent",
@@ -143,8 +143,7 @@ class Stream:
         self._owner = owner
         self._limits = limits
         self._incoming = bytearray()
-        self._scanned = 0
-        self._newline = -1  # where the next line ends in _incoming; -1 if it is incomplete
+        self._complete = False  # a complete line waits in _incoming
         self._outgoing = bytearray()
         self._held_up = False  # by replies that the peer does not take
         self._scheduled = False  # a call of _resume is deferred
@@ -154,6 +153,8 @@ class Stream:
         self._shut = False  # our sending side
         self._allowance = 0  # octets that may still be read while finishing or lingering
         self._timer: Timer | None = None  # for a stall while OPEN or CLOSING; then for lingering
+        self.heard = reactor.woken  # when it last handed lines over
+        self.lines = 0  # handed over
         self.received = 0  # octets, as is `sent`
         self.sent = 0
         self.phase = OPEN
@@ -193,7 +194,7 @@ class Stream:
             self._watch_for_stall(sent > 0)
         if self._held_up and len(self._outgoing) <= self._limits.low_water:
             self._held_up = False
-            if self._newline >= 0 or self._finishing:
+            if self._complete or self._finishing:
                 self._schedule()
         if not self._outgoing and (self.phase is CLOSING or self._half_closing):
             self._shut_down()
@@ -211,7 +212,7 @@ class Stream:
         if self.phase is OPEN:
             self.phase = CLOSING
             self._incoming.clear()
-            self._newline = -1
+            self._complete = False
             self._held_up = False  # a peer that reads only when it has sent all must be read from
             self.flush()
 
@@ -252,7 +253,7 @@ class Stream:
         try:
             self._scheduled = False
             if self.phase is OPEN and not self._held_up:
-                if self._newline >= 0:
+                if self._complete:
                     self._hand_over()
                 else:
                     self._read()
@@ -278,29 +279,19 @@ class Stream:
             # readable for ever, so the read interest has to go (4).
             self._ended = True
         if self.phase is OPEN:
+            self._complete = self._complete or b"\n" in data
             self._incoming += data
-            self._find_newline()
             self._hand_over()
         else:
             self._discard()
 
-    def _find_newline(self) -> None:
-        size = self._limits.line_size
-        self._newline = self._incoming.find(b"\n", self._scanned, size)
-        self._scanned = min(len(self._incoming), size) if self._newline < 0 else 0
-
     def _hand_over(self) -> None:
         """Hands complete lines to the owner, up to a quantum of work, and sends the replies."""
-        work = self._limits.quantum
-        while self._newline >= 0 and work > 0 and not self._held_up:
-            line = bytes(self._incoming[: self._newline])
-            del self._incoming[: self._newline + 1]
-            self._find_newline()
-            work -= self._owner.line_received(line)
+        if self._complete and not self._held_up:
+            self._hand_over_lines()
             if self.phase is not OPEN:
                 return
-            self._held_up = len(self._outgoing) > self._limits.high_water
-        if self._newline < 0:
+        if not self._complete:
             if len(self._incoming) >= self._limits.line_size:
                 self._owner.line_too_long()
             elif self._ended:
@@ -315,6 +306,34 @@ class Stream:
             self._schedule()
         self.flush()
 
+    def _hand_over_lines(self) -> None:
+        """Takes lines out of the buffer until the quantum is used up or the peer is held up.
+
+        One split takes a quantum's lines out at a fraction of what cutting off one by one costs;
+        those that are more work than one unit each are put back.
+        """
+        work = self._limits.quantum
+        longest = self._limits.line_size - 1
+        outgoing, high_water = self._outgoing, self._limits.high_water
+        *lines, rest = bytes(self._incoming).split(b"\n", work)
+        self.heard = self._reactor.woken
+        taken = 0
+        for line in lines:
+            taken += 1
+            if len(line) > longest:
+                self._owner.line_too_long()
+            else:
+                work -= self._owner.line_received(line)
+            self._held_up = len(outgoing) > high_water
+            if work <= 0 or self._held_up or self.phase is not OPEN:
+                break
+        self.lines += taken
+        if self.phase is OPEN:
+            if taken < len(lines):
+                rest = b"\n".join([*lines[taken:], rest])
+            self._incoming = bytearray(rest)
+            self._complete = b"\n" in rest
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -324,7 +343,7 @@ class Stream:
         """Asks for exactly the readiness that would be acted on: any other makes the loop spin."""
         if self.phase is CLOSED:
             return
-        waiting = self._newline >= 0 or self._held_up
+        waiting = self._complete or self._held_up
         read = 0 if self._ended or waiting else READ
         self._registration.set(read | (WRITE if self._outgoing else 0))
 
@@ -384,5 +403,5 @@ class Stream:
         self._sock.close()
         self._incoming.clear()
         self._outgoing.clear()
-        self._newline = -1
+        self._complete = False
         self._owner.closed(error)
