@@ -52,7 +52,7 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._retry: Timer | None = None
-        self._exhausted = False  # descriptors or memory; said once, not at every attempt
+        self._exhausted = False  # descriptors or memory: said once, until nobody waits any more
         self._paused = False
         # Between readiness and `accept` the connection may be gone: a blocking listener would
         # then sleep until the next one comes (5).
@@ -90,6 +90,7 @@ class Listener:
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError):
+                self._exhausted = False
                 return
             except OSError as error:
                 if error.errno in OUT_OF_RESOURCES:
@@ -99,7 +100,6 @@ class Listener:
                     raise
                 log.info("a connection died before it was accepted: %s", error.strerror)
                 continue
-            self._exhausted = False
             try:
                 self._accepted(sock, address)
             except Exception:

@@ -1,0 +1,187 @@
+"""The real server in this process: real sockets on loopback, a clock that is moved by hand.
+
+The selector never sleeps: `settle` turns the loop until nothing is ready any more, and the clock
+stands still meanwhile, so a deadline passes exactly when a test says so.
+"""
+
+import select
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wire import KEY, Key, open_line
+
+from kv.cipher import PrivateKey
+from kv.listener import listen
+from kv.protocol import Service, Wire
+from kv.reactor import Reactor
+from kv.server import Server, Settings
+from kv.store import Store
+from kv.stream import Limits
+
+SERVER_KEY = PrivateKey.generate()
+
+
+class Clock:
+    """Seconds since the test began."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Selector(selectors.DefaultSelector):
+    """Counts how often it was asked and how often in vain; says what is ready now."""
+
+    asked = 0
+    idle = 0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        self.asked += 1
+        self.idle = 0 if ready or timeout == 0 else self.idle + 1
+        return ready
+
+
+class House:
+    """A server that listens on loopback, and the means to make time pass."""
+
+    def __init__(self, stream: dict[str, Any], memory: int, settings: dict[str, Any]) -> None:
+        self.clock = Clock()
+        self.selector = Selector()
+        self.reactor = Reactor(self.selector, self.clock)
+        self.store = Store(memory)
+        service = Service(Wire(), SERVER_KEY, self.store)
+        self.sockets = listen("127.0.0.1", 0)
+        self.port = self.sockets[0].getsockname()[1]
+        self.server = Server(
+            self.reactor, service, Settings(stream=Limits(**stream), **settings), self.sockets
+        )
+        self.guests: list[Guest] = []
+
+    def settle(self) -> None:
+        """Turns the loop until nothing is ready and nothing deferred, three times in a row."""
+        self.selector.idle = 0
+        for _ in range(100_000):
+            if self.selector.idle >= 3:
+                return
+            self.reactor.turn()
+            for guest in self.guests:
+                guest.read()
+        raise AssertionError("the loop does not come to rest: it spins")
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass, and what is due happen."""
+        self.clock.now += seconds
+        self.settle()
+
+    def guest(self, **options: Any) -> "Guest":
+        """A client that has connected, and said nothing."""
+        guest = Guest(self, **options)
+        self.guests.append(guest)
+        self.settle()
+        return guest
+
+    def close(self) -> None:
+        """Ends the server; nothing may be left."""
+        for guest in self.guests:
+            guest.socket.close()
+        self.settle()
+        self.clock.now += 100  # for those who linger or stall
+        self.settle()
+        assert not self.server.connections
+        assert (self.store.used, self.store.remembered, len(self.store)) == (0, 0, 0)
+        self.server.stop(0)
+        assert not self.selector.get_map()
+        self.reactor.close()
+
+
+class Guest:
+    """A client whose socket never blocks; what arrives is read while the house settles."""
+
+    def __init__(self, house: House, reads: bool = True, key: Key = KEY) -> None:
+        self.house = house
+        self.reads = reads
+        self.key = key
+        self.received = bytearray()
+        self.ended = False  # the server has closed, or reset
+        self.socket = socket.socket()
+        if not reads:  # with small segments and a small window, the server soon cannot send
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect(("127.0.0.1", house.port))
+        self.socket.setblocking(False)
+        self.unsent = bytearray()
+
+    def read(self) -> None:
+        """Sends and reads what can be."""
+        if self.socket.fileno() < 0:
+            return
+        try:
+            if self.unsent and not self.ended:
+                del self.unsent[: self.socket.send(self.unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.ended = True
+        while self.reads and not self.ended and select.select([self.socket], [], [], 0)[0]:
+            self.take(65536)
+
+    def take(self, size: int) -> int:
+        """Reads at most `size` octets."""
+        try:
+            data = self.socket.recv(size)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            data = b""
+        self.received += data
+        self.ended = self.ended or not data
+        return len(data)
+
+    def send(self, *texts: str) -> "Guest":
+        """Seals and sends texts, and lets the house settle."""
+        return self.send_raw(b"".join(self.key.seal(text.encode()) for text in texts))
+
+    def send_raw(self, octets: bytes) -> "Guest":
+        """Sends octets, now or as the server takes them."""
+        self.unsent += octets
+        self.house.settle()
+        return self
+
+    def connect(self, client_id: str = "alice") -> "Guest":
+        """Has a session."""
+        self.send_raw(self.key.line)
+        self.send(f"CONNECT {client_id}")
+        assert self.texts()[-1:] == ["CONNECT: OK"]
+        return self
+
+    def texts(self) -> list[str]:
+        """The replies so far, the key line left out."""
+        public = SERVER_KEY.public
+        lines = bytes(self.received).split(b"\n")[1:-1]
+        return [open_line(line + b"\n", public.n, public.e) for line in lines]
+
+    def ask(self, *texts: str) -> list[str]:
+        """The replies to `texts`."""
+        before = len(self.texts())
+        self.send(*texts)
+        return self.texts()[before:]
+
+
+@contextmanager
+def house(memory: int = 1 << 28, stream: Any = None, **settings: Any) -> Iterator[House]:
+    """A house, checked for leaks when it is closed."""
+    built = House(stream or {}, memory, settings)
+    try:
+        yield built
+        built.close()
+    finally:
+        for sock in [guest.socket for guest in built.guests] + built.sockets:
+            sock.close()
+        for connection in list(built.server.connections):
+            connection.stream.abort(None)

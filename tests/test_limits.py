@@ -1,0 +1,300 @@
+"""Each limit at, below and above: real sockets, and a clock that is moved by hand."""
+
+import logging
+import math
+import socket
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from house import Guest, House, house
+
+from kv.process import RESERVED
+from kv.protocol import ServerConversation
+from kv.store import ENTRY, SESSION
+from kv.stream import KERNEL_BUFFER, Limits
+
+VALUE = "v" * 265
+
+
+# --- deadlines -------------------------------------------------------------------------------
+
+
+def test_a_handshake_has_ten_seconds() -> None:
+    with house() as h:
+        guest = h.guest()
+        h.wait(9.99)
+        assert not guest.ended
+        h.wait(0.02)
+        assert guest.ended and h.server.drops == {"handshake": 1}
+
+
+def test_octets_do_not_extend_the_handshake() -> None:
+    with house() as h:
+        guest = h.guest()
+        for octet in guest.key.line[:9]:
+            guest.send_raw(bytes([octet]))
+            h.wait(1)
+            assert not guest.ended
+        h.wait(1.01)
+        assert guest.ended
+
+
+def test_neither_a_key_nor_a_refused_id_ends_the_handshake() -> None:
+    with house() as h:
+        h.guest().connect("alice")
+        guest = h.guest()
+        guest.send_raw(guest.key.line)
+        h.wait(5)
+        assert guest.ask("CONNECT alice") == ["CONNECT: ERROR"]
+        h.wait(4.9)
+        assert not guest.ended
+        h.wait(0.2)
+        assert guest.ended
+
+
+def test_a_session_outlives_the_handshake_deadline() -> None:
+    with house() as h:
+        guest = h.guest().connect()
+        h.wait(3599)
+        assert guest.ask("GET x") == ["GET: ERROR"]
+
+
+def test_an_hour_without_a_message_ends_a_session() -> None:
+    with house() as h:
+        guest = h.guest().connect()
+        h.wait(3599)
+        guest.send("GET x")
+        h.wait(3599)
+        assert not guest.ended
+        guest.send_raw(b"A")  # an octet is not a message
+        h.wait(2)
+        assert guest.ended and h.server.drops == {"idle": 1}
+        assert len(h.store) == 0
+
+
+def test_an_idle_timeout_of_0_is_never() -> None:
+    with house(idle_timeout=0) as h:
+        guest = h.guest().connect()
+        h.wait(1e9)
+        assert guest.ask("GET x") == ["GET: ERROR"]
+
+
+def stuck(h: House, client_id: str = "stuck") -> Guest:
+    """A guest that does not read, and for whom replies wait in the server."""
+    guest = h.guest(reads=False)
+    guest.send_raw(guest.key.line).send(f"CONNECT {client_id}", "PUT k", VALUE, *["GET k"] * 600)
+    assert waiting(h) > 0
+    return guest
+
+
+def waiting(h: House) -> int:
+    return max((c.stream.unsent for c in h.server.connections), default=0)
+
+
+def test_a_client_that_takes_no_reply_for_a_minute_is_aborted() -> None:
+    with house() as h:
+        guest = stuck(h)
+        h.wait(59.9)
+        assert h.server.connections
+        h.wait(0.2)
+        assert not h.server.connections and h.server.drops == {"stall": 1}
+        assert len(h.store) == 0
+        while not guest.ended:
+            guest.take(65536)
+
+
+def test_a_client_that_takes_4_kib_a_second_is_not_stalled() -> None:
+    with house() as h:
+        guest = stuck(h)
+        for _ in range(150):
+            guest.take(4096)
+            h.wait(1)
+        assert h.server.connections and not h.server.drops
+        guest.reads = True
+        h.settle()
+        assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 600]
+
+
+def test_a_dropped_client_that_does_not_close_is_gone_after_two_seconds() -> None:
+    with house() as h:
+        guest = h.guest().connect()
+        guest.send("HELLO")
+        assert guest.ended and h.server.connections
+        h.wait(1.99)
+        assert h.server.connections
+        h.wait(0.02)
+        assert not h.server.connections
+
+
+def test_a_dropped_client_may_go_on_for_a_megabyte() -> None:
+    size = Limits().linger_size
+    with house() as h:
+        guest = h.guest().connect()
+        guest.send("HELLO")
+        guest.reads = guest.ended = False  # it does not care
+        guest.send_raw(bytes(size - 16 * 1024))
+        assert h.server.connections
+        guest.send_raw(bytes(32 * 1024))
+        assert not h.server.connections
+
+
+# --- buffers ---------------------------------------------------------------------------------
+
+
+def test_what_waits_for_a_client_that_never_reads_is_bounded() -> None:
+    with house(stream={"high_water": 8192, "low_water": 1024}) as h:
+        guest = stuck(h)
+        guest.send(*["GET k"] * 2000)
+        assert 1024 < waiting(h) <= 8192 + 431
+        (connection,) = h.server.connections
+        limits = connection.stream._limits
+        assert len(connection.stream._incoming) <= limits.read_size + limits.line_size
+        guest.reads = True
+        h.settle()
+        assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 2600]
+
+
+def test_a_connection_holds_little_in_the_kernel_and_is_probed() -> None:
+    with house() as h:
+        h.guest().connect()
+        (connection,) = h.server.connections
+        sock = connection.stream._sock
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * KERNEL_BUFFER
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * KERNEL_BUFFER
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", 0)
+        first, every, probes = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert first + every * probes < 120
+
+
+# --- connections -----------------------------------------------------------------------------
+
+
+def test_at_the_limit_of_connections_further_ones_wait_and_get_in_as_others_end() -> None:
+    with house(max_connections=2) as h:
+        first, second = h.guest().connect("1"), h.guest().connect("2")
+        third, fourth = h.guest(), h.guest()
+        third.send_raw(third.key.line)
+        fourth.send_raw(fourth.key.line)
+        assert len(h.server.connections) == 2 and not third.received and not fourth.received
+        first.ask("DISCONNECT")
+        first.socket.close()
+        h.settle()
+        assert len(h.server.connections) == 2 and third.received and not fourth.received
+        second.socket.close()
+        h.settle()
+        assert fourth.received
+        assert "accepting paused 3 times" in h.server.statistics()
+
+
+def test_one_below_the_limit_everybody_gets_in() -> None:
+    with house(max_connections=3) as h:
+        for name in "12":
+            h.guest().connect(name)
+        assert "accepting paused 0 times" in h.server.statistics()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "asked", "granted"),
+    [
+        (100, 1000, 500, 500),  # raised as far as needed
+        (100, 200, 500, 200 - RESERVED),  # and as far as allowed
+        (600, 600, 600 - RESERVED, 600 - RESERVED),  # exactly enough
+        (600, 600, 601 - RESERVED, 600 - RESERVED),  # one too many
+    ],
+)
+def test_the_limit_of_connections_fits_the_descriptors(
+    soft: int, hard: int, asked: int, granted: int
+) -> None:
+    program = f"""if True:
+        import logging, resource
+        logging.basicConfig(format="%(message)s")
+        resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+        from kv.process import affordable
+        print(affordable({asked}))
+        print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=10
+    )
+    connections, limit = map(int, run.stdout.split())
+    assert connections == granted
+    assert limit >= granted + RESERVED
+    assert run.stderr.count("\n") == (1 if granted < asked else 0), run.stderr
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+def test_past_the_limit_of_memory_put_is_refused_until_something_goes() -> None:
+    room = SESSION + len("alice") + 2 * (ENTRY + 1 + 4)
+    with house(memory=room) as h:
+        guest = h.guest().connect()
+        put = guest.ask("PUT a", "1234", "PUT b", "1234", "PUT c", "", "PUT a", "12345", "GET a")
+        assert put == ["PUT: OK", "PUT: OK", "PUT: ERROR", "PUT: ERROR", "1234"]
+        assert guest.ask("PUT a", "4321", "GET a") == ["PUT: OK", "4321"]
+        assert guest.ask("DELETE b", "PUT c", "1234") == ["DELETE: OK", "PUT: OK"]
+
+
+def test_a_session_that_ends_makes_room_for_the_others() -> None:
+    with house(memory=2 * (SESSION + 10) + ENTRY + 100) as h:
+        first, second = h.guest().connect("1"), h.guest().connect("2")
+        assert first.ask("PUT a", "x" * 50) == ["PUT: OK"]
+        assert second.ask("PUT a", "x" * 50) == ["PUT: ERROR"]
+        first.socket.close()
+        h.settle()
+        assert second.ask("PUT a", "x" * 50) == ["PUT: OK"]
+
+
+# --- mistakes of our own ---------------------------------------------------------------------
+
+
+def test_an_error_in_handling_one_client_drops_that_client_and_is_logged_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    execute = ServerConversation._execute
+
+    def broken(self: ServerConversation, message: str, argument: str) -> object:
+        return execute(self, message, argument) if argument != "bug" else 1 // 0
+
+    monkeypatch.setattr(ServerConversation, "_execute", broken)
+    with house() as h, caplog.at_level(logging.INFO, "kv"):
+        bystander, guest = h.guest().connect("1"), h.guest().connect("2")
+        guest.send("GET bug")
+        assert guest.ended and h.server.drops == {"error": 1}
+        assert bystander.ask("GET x") == ["GET: ERROR"]
+        assert list(h.store.sessions) == ["1"]
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
+
+
+def test_a_client_whose_connection_cannot_be_set_up_is_dropped_and_the_rest_get_in(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with house() as h:
+        with monkeypatch.context() as patch:
+            patch.setattr("kv.server.ServerConversation", None)
+            guest = h.guest()
+            h.settle()
+        assert guest.ended and not h.server.connections
+        assert h.guest().connect().ask("GET x") == ["GET: ERROR"]
+
+
+def test_an_error_in_the_loop_itself_ends_it() -> None:
+    with house() as h:
+        h.reactor.call_soon(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            h.reactor.run()
+
+
+def test_deadlines_beyond_what_a_selector_can_sleep_are_no_error() -> None:
+    with house(handshake_timeout=math.inf) as h:
+        h.guest().connect()
+        assert h.reactor._sleep() == 3600.0
