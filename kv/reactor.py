@@ -6,8 +6,9 @@ simulation can supply both. One turn of the loop is:
 1. sleep until a descriptor is ready, the next timer is due, or not at all if calls are deferred;
 2. call back whoever is ready;
 3. run the timers that are due;
-4. run the calls that were deferred before this step; what they defer runs in the next turn, so
-   deferred work can never keep the loop from its descriptors.
+4. run the calls that were deferred before this turn. What this turn defers runs in the next one,
+   after the descriptors have been looked at again: deferred work cannot keep the loop from them,
+   and whoever is ready meanwhile comes first.
 
 Callbacks must not block, and whatever they raise ends the loop: a callback that serves one peer
 among many catches its own (see `Stream`).
@@ -125,7 +126,7 @@ class Reactor:
         return Registration(self._selector, fileobj, callback)
 
     def call_soon(self, callback: Callback) -> None:
-        """Defers a call to the end of this turn, or of the next one if deferred calls run now."""
+        """Defers a call to the end of the next turn, which does not sleep."""
         self._deferred.append(callback)
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
@@ -158,6 +159,7 @@ class Reactor:
 
     def turn(self) -> None:
         """One turn of the loop, as described above."""
+        deferred = len(self._deferred)
         ready = self._selector.select(self._sleep())
         self.woken = self.time()
         for key, events in ready:
@@ -170,7 +172,7 @@ class Reactor:
                 registration.callback(wanted)
         if self._timers:
             self._run_timers()
-        for _ in range(len(self._deferred)):
+        for _ in range(deferred):
             self._deferred.popleft()()
         self.turns += 1
         self.longest_turn = max(self.longest_turn, self.time() - self.woken)

@@ -324,8 +324,10 @@ class Stream:
                 self._owner.line_too_long()
             else:
                 work -= self._owner.line_received(line)
+            if self.phase is not OPEN:  # whoever is dropped is held up by nothing
+                break
             self._held_up = len(outgoing) > high_water
-            if work <= 0 or self._held_up or self.phase is not OPEN:
+            if work <= 0 or self._held_up:
                 break
         self.lines += taken
         if self.phase is OPEN:

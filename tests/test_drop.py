@@ -269,14 +269,3 @@ def test_a_long_bad_message_does_not_make_a_long_log_line(server: Server, peer: 
     client.send_text("\x1b" * LONGEST_TEXT)
     assert client.read_to_end() == b""
     assert len(server.log()) < 400
-
-
-def test_owed_replies_reach_a_client_that_reads_only_after_two_megabytes_of_rubbish(
-    server: Server, connect: MakePeer
-) -> None:
-    """The octets that a lingering close may throw away are counted once everything is sent."""
-    client = connect(small_buffers=True).handshake().connect(new_id())
-    assert client.ask("PUT key", "v" * 265) == "PUT: OK"
-    client.send_text(*["GET key"] * 200, "HELLO")
-    client.send_raw(bytes(2_000_000))
-    assert client.read_texts_to_end() == ["v" * 265] * 200

@@ -140,6 +140,17 @@ def test_a_dropped_client_may_go_on_for_a_megabyte() -> None:
         assert not h.server.connections
 
 
+def test_what_a_dropped_client_sends_is_counted_only_once_it_has_its_replies() -> None:
+    with house(stream={"linger_size": 10_000, "high_water": 1 << 20}) as h:
+        guest = stuck(h)
+        guest.send("HELLO")
+        guest.send_raw(bytes(100_000))
+        assert waiting(h) > 0 and not guest.unsent
+        guest.reads = True
+        h.settle()
+        assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 600]
+
+
 # --- buffers ---------------------------------------------------------------------------------
 
 
