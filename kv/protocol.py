@@ -304,7 +304,7 @@ class ServerConversation:
         if self.session.pending:
             return Message.VALUE, text
         command = parse(text)
-        self.session.remember_opened(line, command)
+        self.session.opened.keep(line, command, len(line) + len(command[1]))
         return command
 
     def _sealed_value(self, key: str) -> bytes:
@@ -313,7 +313,7 @@ class ServerConversation:
         if line is None:
             line = self._service.key.seal(self.session.values[key].encode("ascii"))
             self.work += SEALING * self._service.wire.blocks(line)
-            self.session.remember_sealed(key, line)
+            self.session.sealed.keep(key, line, len(line))
         return line
 
     def _execute(self, message: Message, argument: str) -> Reply:

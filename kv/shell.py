@@ -123,6 +123,11 @@ class Shell:
 
     def ended(self, error: Exception | None) -> None:
         """The connection is over: says why, and leaves once everything is shown."""
+        broken = self._output.error
+        # A reader that has had enough (`| head`) is no error; a full disk is (32).
+        if broken is not None and broken.errno != errno.EPIPE:
+            self._failed = True
+            self._say(f"cannot write to standard output: {broken.strerror}")
         self._status = FAILED if self._failed else OK
         self._input.read_on(False)
         if isinstance(error, Refused):
@@ -138,7 +143,7 @@ class Shell:
                 termios.tcflush(0, termios.TCIFLUSH)
         elif self._raw and not self._leaving:
             self._say("the server closed the connection")
-        if error is None and self._output.error is None and not self._interactive:
+        if error is None and broken is None and not self._interactive:
             if self._input.more_is_there():
                 self._say("what follows in the input was not sent: the conversation is over")
         self._leaving = True
@@ -241,10 +246,6 @@ class Shell:
             if self._status is None:
                 self._advance()
         elif self._status is None:
-            # A reader that has had enough (`| head`) is no error; a full disk is (32).
-            if self._output.error.errno != errno.EPIPE:
-                self._failed = True
-                self._say(f"cannot write to standard output: {self._output.error.strerror}")
             self._leaving = True
             self._link.abort(None)
         self._stop_if_done()

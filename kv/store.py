@@ -11,7 +11,7 @@ CPython so that the process grows by no more than the account says.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 #: Octets charged for an entry besides its key and value.
 ENTRY = 192
@@ -19,8 +19,46 @@ ENTRY = 192
 SESSION = 640
 #: Octets charged for a remembered line besides its own and those of what it stands for.
 REMEMBERED = 320
-#: What one session may remember, in octets: the lines of some 600 commands.
-SHARE = 256 * 1024
+#: What one session may remember, in octets, of lines opened, and as much of lines sealed: some
+#: 300 of each.
+SHARE = 128 * 1024
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Remembered(dict[K, V]):
+    """Lines that one session remembers, charged to an account that all sessions share."""
+
+    __slots__ = ("charged", "store")
+
+    def __init__(self, store: "Store") -> None:
+        super().__init__()
+        self.store = store
+        self.charged = 0
+
+    def keep(self, key: K, value: V, octets: int) -> None:
+        """Keeps an entry of so many octets; when the session's share is full, begins anew."""
+        share = self.store.share()
+        if self.charged + REMEMBERED + octets > share:
+            self.clear()
+        if REMEMBERED + octets <= share:
+            self[key] = value
+            self._charge(REMEMBERED + octets)
+
+    def forget(self, key: K, octets: int) -> None:
+        """Forgets an entry of so many octets."""
+        del self[key]
+        self._charge(-REMEMBERED - octets)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        super().clear()
+        self._charge(-self.charged)
+
+    def _charge(self, octets: int) -> None:
+        self.charged += octets
+        self.store.remembered += octets
 
 
 @dataclass(slots=True, eq=False)
@@ -28,8 +66,7 @@ class Session:
     """What one connected client has stored, and lines of its that need not be computed again.
 
     `opened` has the commands in lines that this client has sent, `sealed` the lines that carry
-    its values. They are charged to an account of their own, are forgotten when they have filled
-    this session's share of it, and never outlive the value or the session that they belong to.
+    its values, by their keys. They never outlive the value or the session that they belong to.
     """
 
     store: "Store"
@@ -38,9 +75,12 @@ class Session:
     values: dict[str, str] = field(default_factory=dict)
     most: int = 0  # entries since the table was last made anew
     pending: str = ""  # the key of a PUT whose value is awaited; a key is never empty
-    opened: dict[bytes, Any] = field(default_factory=dict)
-    sealed: dict[str, bytes] = field(default_factory=dict)
-    remembered: int = 0  # octets charged for the two
+    opened: Remembered[bytes, Any] = field(init=False)
+    sealed: Remembered[str, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.opened = Remembered(self.store)
+        self.sealed = Remembered(self.store)
 
     def put(self, key: str, value: str) -> bool:
         """Stores `value`; False, and nothing changes, if the account has no room for it."""
@@ -78,37 +118,10 @@ class Session:
         self._charge(-len(key))
         return key
 
-    def remember_opened(self, line: bytes, command: tuple[str, str]) -> None:
-        """Keeps what `line` was found to carry, if there is room."""
-        if self._has_room(REMEMBERED + len(line) + len(command[1])):
-            self.opened[line] = command
-
-    def remember_sealed(self, key: str, line: bytes) -> None:
-        """Keeps the line that the value under `key` was sealed to, if there is room."""
-        if self._has_room(REMEMBERED + len(line)):
-            self.sealed[key] = line
-
-    def forget_lines(self) -> None:
-        """Forgets every remembered line."""
-        self.opened.clear()
-        self.sealed.clear()
-        self.store.remembered -= self.remembered
-        self.remembered = 0
-
-    def _has_room(self, cost: int) -> bool:
-        if self.remembered + cost > SHARE:
-            self.forget_lines()
-        if self.store.remembered + cost > self.store.capacity // 8:
-            return False
-        self.remembered += cost
-        self.store.remembered += cost
-        return True
-
     def _forget_sealed(self, key: str) -> None:
-        line = self.sealed.pop(key, None)
+        line = self.sealed.get(key)
         if line is not None:
-            self.remembered -= REMEMBERED + len(line)
-            self.store.remembered -= REMEMBERED + len(line)
+            self.sealed.forget(key, len(line))
 
     def _charge(self, octets: int) -> None:
         self.charged += octets
@@ -132,6 +145,14 @@ class Store:
     def __len__(self) -> int:
         return len(self.sessions)
 
+    def share(self) -> int:
+        """What one session may remember now of each kind, in octets.
+
+        An eighth of what is left: so something is always left for those who come later, however
+        many sessions there are and whatever they do.
+        """
+        return min(SHARE, (self.capacity // 8 - self.remembered) // 8)
+
     def begin(self, client_id: str) -> Session | None:
         """A new, empty session; None if the id is in use."""
         if client_id in self.sessions:
@@ -143,6 +164,7 @@ class Store:
 
     def end(self, session: Session) -> None:
         """Forgets the session and its data; the id is free and the account credited at once."""
-        session.forget_lines()
+        session.opened.clear()
+        session.sealed.clear()
         del self.sessions[session.client_id]
         self.used -= session.charged

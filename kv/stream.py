@@ -2,13 +2,13 @@
 
 Generic: knows lines, not what they mean. What it does, in the order that the octets move:
 
-- Reading: what `recv` gave is appended to `_incoming`, and complete lines are split off and
-  handed to the owner. Goal: O(n) in the octets received, however they are cut into pieces (1).
-  Plan: a `bytearray`, to which appending is amortised O(1) an octet; only what is new is searched
-  for LF, as what is old has none; and no split before there is a complete line.
+- Reading: an incomplete line is collected in `_incoming`, complete ones are split off and handed to
+  the owner. Goal: O(n) in the octets received, however they are cut into pieces (1). Plan: a
+  `bytearray`, to which appending is amortised O(1) an octet; only what is new is searched for LF,
+  as what is old has none; and no split before there is a complete line.
 - Fairness: lines are handed over until the owner has done `quantum` units of work; the rest
-  waits for the next turn, behind everybody else's. While complete lines wait, nothing is read,
-  so `_incoming` never holds more than one incomplete line and one read's worth.
+  waits for the next turn, behind everybody else's, in `_waiting`. While it does, nothing is
+  read, so the two never hold more than one incomplete line and one read's worth (2).
 - Writing: `write_line` appends to `_outgoing`; `flush` gives the kernel what it takes. Above
   `high_water` no line is handed over and nothing is read until the peer has taken enough of its
   replies to get below `low_water`: its own slowness holds it up, and memory stays bounded (8).
@@ -106,7 +106,6 @@ class Stream:
 
     __slots__ = (
         "_allowance",
-        "_complete",
         "_ended",
         "_finishing",
         "_half_closing",
@@ -121,6 +120,7 @@ class Stream:
         "_shut",
         "_sock",
         "_timer",
+        "_waiting",
         "heard",
         "lines",
         "phase",
@@ -143,7 +143,7 @@ class Stream:
         self._owner = owner
         self._limits = limits
         self._incoming = bytearray()
-        self._complete = False  # a complete line waits in _incoming
+        self._waiting = b""  # complete lines that are not handed over yet, and what followed them
         self._outgoing = bytearray()
         self._held_up = False  # by replies that the peer does not take
         self._scheduled = False  # a call of _resume is deferred
@@ -174,8 +174,7 @@ class Stream:
         The stream sends by itself after handing over lines; at other times call `flush`.
         """
         if self.phase is OPEN:
-            self._outgoing += line
-            self._outgoing += b"\n"
+            self._outgoing += line + b"\n"
 
     def flush(self) -> None:
         """Gives the kernel as much as it takes now; the rest goes when the socket is ready."""
@@ -191,10 +190,11 @@ class Stream:
                 return
             del self._outgoing[:sent]
             self.sent += sent
-            self._watch_for_stall(sent > 0)
+            if self._outgoing or self._timer is not None:
+                self._watch_for_stall(sent > 0)
         if self._held_up and len(self._outgoing) <= self._limits.low_water:
             self._held_up = False
-            if self._complete or self._finishing:
+            if self._waiting or self._finishing:
                 self._schedule()
         if not self._outgoing and (self.phase is CLOSING or self._half_closing):
             self._shut_down()
@@ -212,7 +212,7 @@ class Stream:
         if self.phase is OPEN:
             self.phase = CLOSING
             self._incoming.clear()
-            self._complete = False
+            self._waiting = b""
             self._held_up = False  # a peer that reads only when it has sent all must be read from
             self.flush()
 
@@ -253,7 +253,7 @@ class Stream:
         try:
             self._scheduled = False
             if self.phase is OPEN and not self._held_up:
-                if self._complete:
+                if self._waiting:
                     self._hand_over()
                 else:
                     self._read()
@@ -279,19 +279,24 @@ class Stream:
             # readable for ever, so the read interest has to go (4).
             self._ended = True
         if self.phase is OPEN:
-            self._complete = self._complete or b"\n" in data
-            self._incoming += data
+            if b"\n" not in data:
+                self._incoming += data
+            elif self._incoming:
+                self._waiting = bytes(self._incoming + data)
+                self._incoming.clear()
+            else:
+                self._waiting = data
             self._hand_over()
         else:
             self._discard()
 
     def _hand_over(self) -> None:
         """Hands complete lines to the owner, up to a quantum of work, and sends the replies."""
-        if self._complete and not self._held_up:
+        if self._waiting and not self._held_up:
             self._hand_over_lines()
             if self.phase is not OPEN:
                 return
-        if not self._complete:
+        if not self._waiting:
             if len(self._incoming) >= self._limits.line_size:
                 self._owner.line_too_long()
             elif self._ended:
@@ -315,7 +320,7 @@ class Stream:
         work = self._limits.quantum
         longest = self._limits.line_size - 1
         outgoing, high_water = self._outgoing, self._limits.high_water
-        *lines, rest = bytes(self._incoming).split(b"\n", work)
+        *lines, rest = self._waiting.split(b"\n", work)
         self.heard = self._reactor.woken
         taken = 0
         for line in lines:
@@ -333,8 +338,11 @@ class Stream:
         if self.phase is OPEN:
             if taken < len(lines):
                 rest = b"\n".join([*lines[taken:], rest])
-            self._incoming = bytearray(rest)
-            self._complete = b"\n" in rest
+            if b"\n" in rest:
+                self._waiting = rest
+            else:
+                self._waiting = b""
+                self._incoming += rest
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -345,9 +353,11 @@ class Stream:
         """Asks for exactly the readiness that would be acted on: any other makes the loop spin."""
         if self.phase is CLOSED:
             return
-        waiting = self._complete or self._held_up
-        read = 0 if self._ended or waiting else READ
-        self._registration.set(read | (WRITE if self._outgoing else 0))
+        interest = 0 if self._ended or self._waiting or self._held_up else READ
+        if self._outgoing:
+            interest |= WRITE
+        if interest != self._registration.interest:
+            self._registration.set(interest)
 
     # Closing
 
@@ -405,5 +415,5 @@ class Stream:
         self._sock.close()
         self._incoming.clear()
         self._outgoing.clear()
-        self._complete = False
+        self._waiting = b""
         self._owner.closed(error)

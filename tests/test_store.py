@@ -138,25 +138,38 @@ def test_a_value_that_reads_like_a_remembered_command_is_still_a_value(service: 
 
 
 def test_a_session_remembers_no_more_than_its_share(service: Service) -> None:
-    conversation, _ = talk(service, "CONNECT alice")
-    session = conversation.session
-    assert session is not None
+    session = begin(service.store)
     most = 0
     for number in range(2 * SHARE // REMEMBERED):
-        session.remember_opened(b"%d" % number, ("GET", str(number)))
-        most = max(most, session.remembered)
+        session.opened.keep(b"%d" % number, ("GET", str(number)), 2 * len(str(number)))
+        most = max(most, session.opened.charged)
         cost = sum(REMEMBERED + len(line) + len(key) for line, (_, key) in session.opened.items())
-        assert session.remembered == cost == service.store.remembered
+        assert session.opened.charged == cost == service.store.remembered
     assert SHARE / 2 < most <= SHARE
 
 
+def test_new_commands_do_not_make_a_session_forget_its_sealed_values(service: Service) -> None:
+    conversation, _ = talk(service, "CONNECT alice", "PUT k", "v", "GET k")
+    session = conversation.session
+    assert session is not None
+    for number in range(2 * SHARE // REMEMBERED):
+        session.opened.keep(b"%d" % number, ("GET", str(number)), 10)
+    assert say(conversation, "GET k") == "v"
+    assert conversation.work < SEALING
+    assert list(session.sealed) == ["k"]
+
+
 def test_all_sessions_together_remember_no_more_than_an_eighth_of_the_setting() -> None:
-    store = Store(capacity=80_000)
-    sessions = [begin(store, str(number)) for number in range(10)]
+    store = Store(capacity=800_000)
+    sessions = [begin(store, str(number)) for number in range(100)]
     for number in range(100):
         for session in sessions:
-            session.remember_sealed(str(number), b"x" * 88)
-    assert 80_000 / 16 < store.remembered <= 80_000 / 8
-    for session in sessions:
+            session.sealed.keep(str(number), b"x" * 88, 88)
+            assert store.remembered <= 100_000
+    assert store.remembered > 50_000
+    late = begin(store, "late")
+    late.sealed.keep("k", b"x" * 88, 88)
+    assert late.sealed  # however greedy the others were
+    for session in [*sessions, late]:
         store.end(session)
     assert store.remembered == 0
