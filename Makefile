@@ -30,20 +30,27 @@ HOST := 127.0.0.1
 PORT := 4242
 ## the client's id; without one it takes user name and process id
 ID :=
-## further options for the server, the client or pytest, read by the shell
+## further options for the program that is run, read by the shell
 ARGS :=
+## 1 makes the benchmark quick, and its figures rough
+QUICK :=
+## how many seeds to simulate
+SEEDS := 1000
+## the one seed to simulate instead, with the trace of what happens
+SEED :=
 ## interpreter that makes .venv; once made, .venv stays until another is named
 PYTHON := python3
 
 LINTERS := ruff==0.17.6 mypy==2.4.1
 
 # The programs have no use for them, and exporting would expand a `$` in a value.
-unexport HOST PORT ID ARGS PYTHON
+unexport HOST PORT ID ARGS QUICK SEEDS SEED PYTHON
 
 # $(value X) is what was typed, a `$` included; `quote` makes it one word of the shell.
 quote = '$(subst ','\'',$(1))'
 address = --host=$(call quote,$(value HOST)) --port=$(call quote,$(value PORT))
 identity = $(if $(value ID),--id=$(call quote,$(value ID)))
+worlds = $(if $(value SEED),--seed=$(call quote,$(value SEED)),--seeds=$(call quote,$(value SEEDS)))
 
 # The programs take the shell's place (`exec`), so that signals reach them and not a shell.
 
@@ -58,6 +65,14 @@ run-client: venv
 ## run the tests
 test: venv
 	@exec .venv/bin/python -m pytest $(value ARGS)
+
+## run the server in simulated worlds, one a seed
+simulate: venv
+	@exec .venv/bin/python -m tests.simulation $(worlds) $(value ARGS)
+
+## measure the server against asyncio and others, in under two minutes
+bench: venv
+	@exec .venv/bin/python -m tests.bench $(if $(filter-out 0,$(value QUICK)),--quick) $(value ARGS)
 
 ## check style, format and types
 lint: venv
@@ -77,7 +92,7 @@ clean:
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
 	@find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run-server run-client test lint clean venv
+.PHONY: help run-server run-client test simulate bench lint clean venv
 
 # .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It
 # is written last and removed first, so a .venv is whole when that file says what it should.

@@ -103,8 +103,8 @@ def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == make(directory, "help").stdout
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    targets = {"help", "run-server", "run-client", "test", "lint", "clean"}
-    assert listed == targets | {"HOST", "PORT", "ID", "ARGS", "PYTHON"}
+    targets = {"help", "run-server", "run-client", "test", "simulate", "bench", "lint", "clean"}
+    assert listed == targets | {"HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "PYTHON"}
 
 
 def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
@@ -115,9 +115,9 @@ def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
 
 
 def test_variables_are_not_taken_from_the_environment(directory: Path) -> None:
-    names = ("HOST", "PORT", "ID", "ARGS")
+    names = ("HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED")
     exported = dict.fromkeys(names, "exported")
-    for target in ("run-server", "run-client", "test"):
+    for target in ("run-server", "run-client", "test", "simulate", "bench"):
         assert command(directory, target, env=exported) == command(directory, target)
     shown = make(directory, "-n", "run-server", env={"PYTHON": "/exported/python"})
     assert "/exported/python" not in shown.stdout + shown.stderr
@@ -129,6 +129,24 @@ def test_variables_are_taken_from_the_command_line_as_they_were_typed(directory:
         directory, "run-client", "HOST=::1", "PORT=5000", f"ID={name}", "ARGS=--raw --timeout '3'"
     )
     assert words[5:] == ["--host=::1", "--port=5000", f"--id={name}", "--raw", "--timeout", "3"]
+
+
+def test_the_benchmark_is_quick_when_told_so(directory: Path) -> None:
+    full = ["exec", ".venv/bin/python", "-m", "tests.bench"]
+    assert command(directory, "bench") == command(directory, "bench", "QUICK=0") == full
+    assert command(directory, "bench", "QUICK=1") == [*full, "--quick"]
+
+
+def test_seeds_are_simulated_by_the_thousand_or_one_by_one(directory: Path) -> None:
+    program = ["exec", ".venv/bin/python", "-m", "tests.simulation"]
+    assert command(directory, "simulate") == [*program, "--seeds=1000"]
+    assert command(directory, "simulate", "SEEDS=5", "ARGS=--jobs 2") == [
+        *program,
+        "--seeds=5",
+        "--jobs",
+        "2",
+    ]
+    assert command(directory, "simulate", "SEED=42") == [*program, "--seed=42"]
 
 
 def test_make_expands_nothing_in_what_was_typed(directory: Path) -> None:

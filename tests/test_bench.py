@@ -1,0 +1,85 @@
+"""The benchmark, tiny: every row is measured, and the figures can be true.
+
+How fast anything is, is not asserted: this machine may be doing something else.
+"""
+
+import json
+import select
+
+import pytest
+
+if not hasattr(select, "epoll"):
+    pytest.skip("the benchmark needs Linux", allow_module_level=True)
+
+from tests.bench.__main__ import run
+from tests.bench.lines import WIDTH, Sealer
+from tests.bench.load import Script, Wrong, connect, drive
+from tests.bench.report import document, table
+from tests.bench.rows import Scale
+from tests.bench.servers import OURS, Process, names
+
+TINY = Scale(
+    rounds=1,
+    seconds=0.01,
+    connections=5,
+    cold=100,
+    hot=4,
+    puts=40,
+    unseen=2,
+    sessions=20,
+    idle=0.01,
+)
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple:
+    return run(TINY)
+
+
+def test_every_row_has_plausible_figures_for_every_server(measured: tuple) -> None:
+    results, crowd = measured
+    assert len(results) == 7
+    for result in [*results, crowd.result]:
+        for samples in result.samples.values():
+            for sample in samples:
+                assert 1 < sample.rate < 1e8 and 1 < sample.cpu_rate < 1e8
+                assert 0 < sample.p50 <= sample.p99 < 10
+        assert 0 < result.opens[0] < 1e7 and 0 < result.seals[0] < result.opens[0]
+    assert [list(result.samples) for result in results] == [names()] * 7
+
+
+def test_the_crowd_is_as_large_as_asked_for(measured: tuple) -> None:
+    _, crowd = measured
+    assert crowd.sessions == crowd.wanted == TINY.sessions
+    assert crowd.connecting > 0 and crowd.idle_cpu >= 0
+
+
+def test_the_report_names_every_row_and_server_in_lines_that_fit(measured: tuple) -> None:
+    text = table(TINY, *measured)
+    for result in measured[0]:
+        assert text.count(f"\n{result.row.title}\n") == 2, "in the table and in the chart"
+    for name in names():
+        assert text.count(f"\n  {name}  ") >= 14
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_json_has_what_the_table_has(measured: tuple) -> None:
+    found = json.loads(json.dumps(document(*measured)))
+    assert [row["title"] for row in found["rows"]] == [
+        *(result.row.title for result in measured[0]),
+        measured[1].result.row.title,
+    ]
+    assert list(found["rows"][0]["servers"]) == names()
+    assert found["rows"][0]["servers"][OURS]["ours_by_cpu"] == 1
+
+
+def test_a_wrong_reply_stops_the_benchmark() -> None:
+    sealer = Sealer()
+    with Process(OURS) as server:
+        (connection,) = connect(server.port, sealer, [sealer.seal("CONNECT client")])
+        script = Script(sealer.seal("GET missing"), ["a value"])
+        assert script.step == WIDTH
+        connection.begin(script)
+        with pytest.raises(Wrong, match="'GET: ERROR', not 'a value'"):
+            drive([connection], batches=1)
+        connection.sock.close()
