@@ -1,0 +1,102 @@
+"""The command: `python -m tests.simulation`, or `make simulate`.
+
+    python -m tests.simulation --seeds 1000           # seeds 0 to 999
+    python -m tests.simulation --seeds 1000 --start 5000 --jobs 2
+    python -m tests.simulation --seed 42              # one of them, and what happens in it
+
+Exit status: 0 if all went well, 1 at the first failure, with the command that replays it.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from .kernel import Failure
+from .world import Result, run
+
+#: Seeds that one job is given at a time.
+PORTION = 50
+
+
+def outcome(seed: int) -> Result | str:
+    """What came of a seed: its figures, or what went wrong."""
+    try:
+        return run(seed)
+    except (Exception, Failure) as error:
+        lines = traceback.format_exception_only(error)
+        if not isinstance(error, Failure):
+            lines = traceback.format_exception(error)
+        return "".join(lines).strip()
+
+
+def outcomes(seeds: range, jobs: int) -> Iterator[Result | str]:
+    """The outcomes in the order of the seeds, whatever the number of processes."""
+    if jobs == 1:
+        yield from map(outcome, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            yield from pool.map(outcome, seeds, chunksize=PORTION)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def replay(seed: int) -> int:
+    """Runs one seed and prints its trace."""
+    trace: list[str] = []
+    try:
+        result = run(seed, trace)
+    except (Exception, Failure):
+        print(*trace, sep="\n", flush=True)
+        traceback.print_exc()
+        return 1
+    print(*trace, sep="\n")
+    print(summary([result], 0.0))
+    return 0
+
+
+def summary(results: Iterable[Result], seconds: float) -> str:
+    """One line of figures about `results`, which took so many real seconds."""
+    results = list(results)
+    turns = sum(result.turns for result in results)
+    rate = f", {len(results) / seconds:.0f} seeds/s, {turns / seconds:.0f} steps/s" * (seconds > 0)
+    return (
+        f"{len(results)} seeds, {sum(result.seconds for result in results) / 3600:.2f} simulated"
+        f" hours, {turns} steps{rate};"
+        f" {sum(result.messages for result in results)} messages,"
+        f" {sum(result.clients for result in results)} clients, of which"
+        f" {sum(result.undisturbed for result in results)} were not disturbed"
+    )
+
+
+def main() -> int:
+    """Parses the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description="Runs the real server in simulated worlds. Exit status: 0 all went well; 1 an"
+        " invariant did not hold.",
+    )
+    parser.add_argument("--seeds", type=int, default=1000, help="how many (%(default)s)")
+    parser.add_argument("--start", type=int, default=0, help="the first (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
+    parser.add_argument("--seed", type=int, help="run only this one, and print what happens")
+    options = parser.parse_args()
+    if options.seed is not None:
+        return replay(options.seed)
+    seeds = range(options.start, options.start + options.seeds)
+    began = time.monotonic()
+    results: list[Result] = []
+    for seed, result in zip(seeds, outcomes(seeds, options.jobs), strict=True):
+        if isinstance(result, str):
+            print(f"seed {seed}: {result}\nto replay it: make simulate SEED={seed}")
+            return 1
+        results.append(result)
+    print(summary(results, time.monotonic() - began))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""One world: the real server, a simulated kernel, some clients, and one seed that decides it all.
+
+    >>> run(42).turns          # raises Failure if an invariant does not hold
+
+What a seed decides, in this order: the dice of the kernel, the limits of the server (small, so
+that they are reached), who comes and when, who is struck by what, when resources run out, and when
+the server is told to stop: mostly after everybody has left, sometimes in the middle.
+"""
+
+import errno
+import logging
+from dataclasses import dataclass
+from random import Random
+
+from kv.protocol import Service, Wire
+from kv.reactor import READ, Reactor
+from kv.server import Server, Settings
+from kv.store import Store
+from kv.stream import Limits
+
+from .clients import SCRIPTS, Client
+from .kernel import EXHAUSTED, Dice, Failure, Kernel, WakeUp
+from .model import SERVER_KEY, Model, quick_rsa
+from .sockets import Listening
+from .watch import Watch
+
+log = logging.getLogger("kv")
+
+#: A world that has not come to its end after so many turns never will.
+MOST_TURNS = 300_000
+WIRE = Wire()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What happened in a world in which all went well."""
+
+    seed: int
+    turns: int
+    seconds: float  # simulated
+    messages: int
+    clients: int
+    undisturbed: int  # clients that heard every reply
+
+
+def settings(rng: Random) -> Settings:
+    """Limits so small that everybody meets them."""
+    high = rng.choice((0, 300, 2000, 8000))
+    return Settings(
+        max_connections=rng.choice((1, 2, 4, 100)),
+        handshake_timeout=rng.choice((3.0, 10.0)),
+        idle_timeout=rng.choice((0, 0, 5.0, 60.0)),
+        stream=Limits(
+            line_size=WIRE.line_size,
+            read_size=rng.choice((30, 100, 600, 600, 16384)) if rng.random() > 0.03 else 1,
+            high_water=high,
+            low_water=rng.randint(0, high),
+            quantum=rng.choice((1, 8, 64, 300)),
+            stall_timeout=rng.choice((2.0, 20.0)),
+            linger_timeout=rng.choice((0.5, 2.0)),
+            linger_size=rng.choice((500, 20_000)),
+        ),
+    )
+
+
+class World:
+    """The server and everything around it."""
+
+    def __init__(self, seed: int, trace: list[str] | None) -> None:
+        self.rng = rng = Random(seed)
+        self.kernel = Kernel(rng, Dice.roll(rng), trace)
+        self.settings = settings(rng)
+        self.store = Store(rng.choice((2000, 6000, 1_000_000)))
+        self.model = Model(self.store.capacity)
+        self.listening = [Listening(self.kernel) for _ in range(rng.choice((1, 1, 2)))]
+        self.kernel.descriptor_limit = rng.choice((6, 8, 1024))
+        self.wake_up = WakeUp(self.kernel)
+        self.reactor = Reactor(self.kernel.selector, self.kernel.time)  # type: ignore[arg-type]
+        self.cut_short_at = float("inf")
+        self.clients = [
+            Client(self.kernel, number, rng.choice(SCRIPTS))
+            for number in range(1, rng.choice((2, 4, 9)))
+        ]
+        self.watch = Watch(self)
+        service = Service(WIRE, SERVER_KEY, self.store)
+        with self.watch.watching():
+            self.server = Server(
+                self.reactor,
+                service,
+                self.settings,
+                list(self.listening),  # type: ignore[arg-type]
+            )
+
+    def run(self) -> None:
+        """Runs to the end."""
+        kernel, rng = self.kernel, self.rng
+        registration = self.reactor.register(self.wake_up, self._signalled)
+        registration.set(READ)
+        kernel.selector.before_turn = self._between_turns
+        for client in self.clients:
+            delay = rng.random() * rng.choice((0.01, 5))
+            kernel.at(delay, lambda c=client: self._arrive(c))
+        if rng.random() < 0.5:
+            kernel.at(rng.random() * 2, self._storm)
+        for _ in range(rng.choice((0, 0, 0, 1, 3))):
+            kernel.at(rng.random() * 5, lambda: self._run_out(rng.choice(EXHAUSTED)))
+        if rng.random() < 0.4:
+            kernel.at(rng.random() * rng.choice((0.2, 1, 5, 20)), self._signal)
+        with self.watch.watching():
+            self.reactor.run()
+        self.watch.between_turns()
+        kernel.settle(lambda: all(client.settled for client in self.clients))
+        self.watch.end()
+        if kernel.selector.registered != {self.wake_up.fd: (READ, registration)}:
+            raise Failure(f"still registered: {list(kernel.selector.registered)}")
+        if list(kernel.files) != [self.wake_up.fd]:
+            raise Failure(f"still open: {list(kernel.files)}")
+        registration.set(0)
+        self.reactor.close()
+
+    def _between_turns(self) -> None:
+        self.watch.between_turns()
+        if self.kernel.selector.turns > MOST_TURNS:
+            raise Failure(f"no end after {MOST_TURNS} turns")
+        if self.watch.stopping or self.wake_up.raised or self.server.connections:
+            return
+        if self.reactor._deferred or any(listening.queue for listening in self.listening):
+            return
+        if all(client.settled for client in self.clients):
+            # Nobody is left: now nothing may be left of anybody, timers included.
+            timers = [t for _, _, t in self.reactor._timers if t.callback is not None]
+            if timers:
+                raise Failure(f"{len(timers)} timers are left, and no connections")
+            self.watch.end()
+            self._signal()
+
+    # What the seed makes happen
+
+    def _arrive(self, client: Client) -> None:
+        rng, kernel = self.rng, self.kernel
+        if client.arrived:
+            return
+        if self.watch.stopping:
+            client.done = client.gone = True
+            return
+        kernel.say(client.name, f"connects, latency {client.latency:g} s, pieces {client.piece}")
+        client.arrived = True
+        rng.choice(self.listening).queue.append(client.socket)
+        client.go_on()
+        if rng.random() < 0.25:
+            strike = rng.choice((client.reset, client.reset, client.vanish, client.close))
+            kernel.at(rng.random() * rng.choice((0.01, 0.5, 5)), strike)
+        kernel.at(200 + rng.random() * 200, client.reset)  # nobody's patience lasts for ever
+
+    def _storm(self) -> None:
+        """In one moment, some clients reset their connections and others arrive, or even worse."""
+        if self.rng.random() < 0.3:
+            self._run_out(self.rng.choice(EXHAUSTED))
+        if self.rng.random() < 0.1:
+            self.kernel.at(self.rng.random() * 0.5, self._signal)
+        for client in self.clients:
+            if self.rng.random() < 0.5:
+                if client.arrived:
+                    client.latency = 0.0
+                    client.reset()
+                else:
+                    self._arrive(client)
+
+    def _run_out(self, name: str) -> None:
+        seconds = self.rng.random() * 3
+        self.kernel.say("kernel", f"runs out of resources for {seconds:.3f} s: {name}")
+        self.kernel.exhausted_by = name
+        self.kernel.exhausted_until = self.kernel.now + seconds
+
+    def _signal(self) -> None:
+        if not self.watch.stopping:
+            self.kernel.say("kernel", "SIGTERM")
+            self.wake_up.raised = True
+
+    def _signalled(self, _events: int) -> None:
+        if self.wake_up.raised:
+            self.wake_up.raised = False
+            self.kernel.activity += 1
+            timeout = self.rng.choice((0.2, 5.0))
+            self.cut_short_at = self.kernel.now + timeout
+            self.watch.stop()
+            self.server.stop(timeout)
+
+
+class LogToTrace(logging.Handler):
+    """The server's log becomes part of the trace; an error in it is a failure."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record."""
+        if record.levelno >= logging.ERROR and not self._expected(record):
+            cause = record.exc_info[1] if record.exc_info else None
+            raise Failure(f"the server logs an error: {record.getMessage()}: {cause!r}") from cause
+        self.world.kernel.say("log", record.getMessage())
+
+    @staticmethod
+    def _expected(record: logging.LogRecord) -> bool:
+        # BSD refuses to set options of a socket that was reset before it was accepted.
+        cause = record.exc_info[1] if record.exc_info else None
+        return isinstance(cause, OSError) and cause.errno == errno.EINVAL
+
+
+def run(seed: int, trace: list[str] | None = None) -> Result:
+    """Runs the world of `seed`, into `trace` if one is given. Raises `Failure`."""
+    with quick_rsa():
+        level, propagate = log.level, log.propagate
+        log.setLevel(logging.ERROR if trace is None else logging.DEBUG)
+        log.propagate = False
+        world = None
+        try:
+            world = World(seed, trace)
+            handler = LogToTrace(world)
+            log.addHandler(handler)
+            try:
+                world.run()
+            finally:
+                log.removeHandler(handler)
+        finally:
+            log.setLevel(level)
+            log.propagate = propagate
+    return Result(
+        seed,
+        world.kernel.selector.turns,
+        world.kernel.now - 1000,
+        world.watch.messages,
+        len(world.clients),
+        sum(client.done and not client.disturbed for client in world.clients),
+    )
