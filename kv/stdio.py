@@ -8,8 +8,8 @@ parent shell and for everyone else who shares it (31). So these stay blocking, a
 would block is found out beforehand. For reading, readiness means that at least one octet, or the
 end, is there, and `read` takes what there is. For writing to a pipe, POSIX promises that when
 `poll` says writable, PIPE_BUF octets can be written without blocking, and no more than that. A
-terminal promises nothing, but it can be opened again by its name, and that open file is our own.
-(When somebody else who reads the same input gets there first, the read can still block; that
+terminal keeps neither promise, but it can be opened again by its name, and that open file is our
+own. (When somebody else who reads the same input gets there first, the read can still block; that
 cannot be had otherwise without changing the flag for them.)
 """
 
@@ -55,15 +55,15 @@ def writable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def opened_anew(descriptor: int) -> int:
+def opened_anew(descriptor: int, access: int) -> int:
     """A non-blocking descriptor of our own for the terminal that `descriptor` is.
 
-    Held with Ctrl-S, a terminal keeps a writer waiting for as long as the person likes. What is
-    not a terminal, or may not be opened, is given back as it is.
+    Held with Ctrl-S, a terminal keeps a writer waiting for as long as the person likes; and
+    Ctrl-C throws away what was typed, perhaps between readiness and the read. What is not a
+    terminal, or may not be opened, is given back as it is. `access` is O_RDONLY or O_WRONLY.
     """
     try:
-        name = os.ttyname(descriptor)
-        return os.open(name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        return os.open(os.ttyname(descriptor), access | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:
         return descriptor
 
@@ -77,7 +77,7 @@ class Output:
 
     def __init__(self, reactor: Reactor, descriptor: int, changed: Callable[[], object]) -> None:
         self._reactor = reactor
-        self._descriptor = opened_anew(descriptor)
+        self._descriptor = opened_anew(descriptor, os.O_WRONLY)
         self._changed = changed
         self._pending = bytearray()
         self._registration = reactor.register(self._descriptor, lambda _: self._ready())
@@ -123,7 +123,7 @@ class Input:
         self, reactor: Reactor, descriptor: int, longest: int, received: Callable[[], object]
     ) -> None:
         self._reactor = reactor
-        self._descriptor = descriptor
+        self._descriptor = opened_anew(descriptor, os.O_RDONLY)
         self._longest = longest
         self._received = received
         self._cutting = False  # a line too long to keep: its rest is thrown away
@@ -132,7 +132,7 @@ class Input:
         self._reading = False
         self._watchable = True
         self._scheduled = False  # a call of _read_file is deferred
-        self._registration = reactor.register(descriptor, lambda _: self._read())
+        self._registration = reactor.register(self._descriptor, lambda _: self._read())
         self.ended = False
 
     def take(self) -> bytes | None:
@@ -221,7 +221,7 @@ class LogHandler(logging.Handler):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = opened_anew(descriptor)
+        self._descriptor = opened_anew(descriptor, os.O_WRONLY)
         self._dropped = 0
         self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
 

@@ -315,10 +315,11 @@ def test_ctrl_c_ends_it_with_130_and_without_a_traceback(start: Start, typed: by
     terminal.shown("kv> ")
     terminal.press(typed)
     terminal.shown(typed.decode()[-9:])
+    # The terminal throws away what was typed and not read yet, perhaps just before it is read.
     terminal.press(CTRL_C)
     text, status = terminal.end()
     assert status == 130
-    assert text.strip("^C\n") == ""
+    assert text.replace("value> ", "").strip("^C\n") == ""
 
 
 def test_ctrl_c_ends_it_while_it_is_still_connecting(start: Start, fake: FakeServer) -> None:

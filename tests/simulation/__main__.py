@@ -54,15 +54,17 @@ def replay(seed: int) -> int:
         traceback.print_exc()
         return 1
     print(*trace, sep="\n")
-    print(summary([result], 0.0))
+    print(summary([result]))
     return 0
 
 
-def summary(results: Iterable[Result], seconds: float) -> str:
+def summary(results: Iterable[Result], seconds: float = float("inf")) -> str:
     """One line of figures about `results`, which took so many real seconds."""
     results = list(results)
     turns = sum(result.turns for result in results)
-    rate = f", {len(results) / seconds:.0f} seeds/s, {turns / seconds:.0f} steps/s" * (seconds > 0)
+    rate = ""
+    if seconds < float("inf"):
+        rate = f", {len(results) / seconds:.0f} seeds/s, {turns / seconds:.0f} steps/s"
     return (
         f"{len(results)} seeds, {sum(result.seconds for result in results) / 3600:.2f} simulated"
         f" hours, {turns} steps{rate};"

@@ -119,3 +119,14 @@ def test_the_figures_are_shown(
         r"4 seeds, \d+\.\d\d simulated hours, \d+ steps, \d+ seeds/s, \d+ steps/s; ",
         capsys.readouterr().out,
     )
+
+
+def test_one_seed_is_shown_with_what_happened(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulation", "--seed", "10"])
+    assert command.main() == 0
+    *trace, figures = capsys.readouterr().out.splitlines()
+    assert len(trace) > 10
+    assert all(re.match(r" *\d+\.\d{6}  \S", line) for line in trace)
+    assert re.match(r"1 seeds, \d+\.\d\d simulated hours, \d+ steps; ", figures)
