@@ -449,11 +449,12 @@ def test_at_the_end_nothing_is_there_any_more(pipe: Pipe, reactor: Reactor) -> N
 
 def test_a_terminal_that_has_gone_away_is_the_end(reactor: Reactor) -> None:
     master, slave = os.openpty()
-    os.close(slave)
     try:
-        assert all_lines(reactor, Input(reactor, master, LONGEST, lambda: None)) == []
-    finally:
+        read = Input(reactor, slave, LONGEST, lambda: None)
         os.close(master)
+        assert all_lines(reactor, read) == []
+    finally:
+        os.close(slave)
 
 
 # --- the log ---------------------------------------------------------------------------------
