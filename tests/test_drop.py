@@ -153,20 +153,6 @@ def test_a_dropped_client_that_sends_for_ever_is_cut_off(peer: MakePeer) -> None
             client.send_raw(bytes(65536))
 
 
-def test_a_dropped_client_that_never_closes_is_cut_off(peer: MakePeer) -> None:
-    client = peer()
-    client.send_text("HELLO")
-    assert client.read_to_end() == b""
-
-    def cut_off() -> bool:
-        with contextlib.suppress(ConnectionError):
-            client.send_raw(b"x")
-            return False
-        return True
-
-    wait_until(cut_off, "the server to close its end")
-
-
 def test_dropped_clients_leave_no_descriptor_behind(server: Server, peer: MakePeer) -> None:
     if not Path("/proc/net/tcp").exists():
         pytest.skip("no /proc here to look for descriptors in")

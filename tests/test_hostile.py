@@ -168,7 +168,7 @@ def test_beside_a_client_that_pipelines_at_full_speed_ten_polite_ones_fare_alike
 
 
 @on_linux
-def test_after_a_thousand_clients_that_left_in_every_way_everything_is_as_before(
+def test_after_hundreds_of_clients_that_left_in_every_way_everything_is_as_before(
     start_server: StartServer, connect: MakePeer, peer: MakePeer
 ) -> None:
     server = start_server()
@@ -193,19 +193,19 @@ def test_after_a_thousand_clients_that_left_in_every_way_everything_is_as_before
 
     crowd(200)  # the allocator has now what it needs
     memory = resident(server)
-    crowd(1000)
+    crowd(600)
     assert resident(server) - memory < 1 << 20
     assert bystander.ask("GET k") == "v"
     told = statistics(server)
-    assert told["connections"].startswith("1 now, 1201 in all")
+    assert told["connections"].startswith("1 now, 801 in all")
     assert told["sessions"].startswith("1 with 1 keys")
 
 
 @on_linux
-def test_a_thousand_idle_sessions_cost_no_turn_of_the_loop(start_server: StartServer) -> None:
+def test_hundreds_of_idle_sessions_cost_no_turn_of_the_loop(start_server: StartServer) -> None:
     server = start_server()
     with contextlib.ExitStack() as stack:
-        for number in range(1000):
+        for number in range(400):
             peer = stack.enter_context(Peer(server.port))
             peer.handshake().connect(f"idle {number}")
 
@@ -246,12 +246,14 @@ def test_a_log_that_nobody_reads_stops_nobody_and_says_what_is_missing(
 ) -> None:
     source, sink = os.pipe()
     try:
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 4096)
         server = start_server("--port", str(free_port()), listening=False, stderr=sink)
         os.close(sink)
         log = os.read(source, 4096).decode()
         port = int(re.findall(r"listening on \S+:(\d+)", log)[0])
         client = peer("alice", port=port)
-        for _ in range(1200):  # each is a line in the log, and a pipe holds 64 KiB
+        for _ in range(100 if hasattr(fcntl, "F_SETPIPE_SZ") else 1200):  # each is a line
             with Peer(port) as bad:
                 bad.send_raw(b"rubbish\n")
                 assert bad.read_to_end() == b""
