@@ -92,6 +92,8 @@ class Connection:
 
     def _drop(self, kind: str, reason: str) -> None:
         """The id is free at once; replies owed for earlier messages are still sent."""
+        if self.stream.phase is not Phase.OPEN:
+            return  # a deadline, and the stream is being finished already
         self._server.drops[kind] += 1
         log.info("dropped %s: %s", self, reason)
         self._close()
