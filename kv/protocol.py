@@ -322,7 +322,8 @@ class ServerConversation:
         if session is None:
             return self._shake_hands(message, argument)
         if message is GET:
-            return GET_VALUE if argument in session.values else GET_ERROR
+            known = argument in session.sealed or argument in session.values
+            return GET_VALUE if known else GET_ERROR
         if message is Message.PUT:
             session.await_value(argument)
             return Reply.NONE

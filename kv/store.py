@@ -4,14 +4,21 @@ Sans-I/O: knows nothing of sockets, of RSA or of the protocol's words. A session
 exactly as long as the session; nothing here outlives `Store.end`.
 
 The account. What is stored costs more than its octets: two string headers, a place in a hash
-table that is half empty and twice there while it grows. A limit that counted octets alone would
-let a million empty values under four-octet keys take 100 MB and call it 4. So each entry is
-charged its octets and a fixed ENTRY, each session its id and a fixed SESSION, both measured on
-CPython so that the process grows by no more than the account says.
+table that is half empty. A limit that counted octets alone would let a million empty values under
+four-octet keys take 100 MB and call it 4. So each entry is charged its octets and a fixed ENTRY,
+each session its id and a fixed SESSION, both measured on CPython so that the process grows by no
+more than the account says.
+
+Memory given back is of no use to texts of another size while texts that stay pin it (see `Table`).
+So after each sixteenth of the capacity that was given back, everything that is still there is
+copied, a bucket with each text that comes: much faster than peers can fill what they left behind.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from kv.table import Table
 
 #: Octets charged for an entry besides its key and value.
 ENTRY = 192
@@ -39,6 +46,7 @@ class Remembered(dict[K, V]):
 
     def keep(self, key: K, value: V, octets: int) -> None:
         """Keeps an entry of so many octets; when the session's share is full, begins anew."""
+        self.store.tidy()
         share = self.store.share()
         if self.charged + REMEMBERED + octets > share:
             self.clear()
@@ -59,6 +67,7 @@ class Remembered(dict[K, V]):
     def _charge(self, octets: int) -> None:
         self.charged += octets
         self.store.remembered += octets
+        self.store.freed += max(0, -octets)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,8 +81,7 @@ class Session:
     store: "Store"
     client_id: str
     charged: int  # to the store's account, for this session and all it holds
-    values: dict[str, str] = field(default_factory=dict)
-    most: int = 0  # entries since the table was last made anew
+    values: Table = field(default_factory=Table)
     pending: str = ""  # the key of a PUT whose value is awaited; a key is never empty
     opened: Remembered[bytes, Any] = field(init=False)
     sealed: Remembered[str, bytes] = field(init=False)
@@ -90,8 +98,10 @@ class Session:
             return False
         self._charge(cost)
         self.values[key] = value
-        self.most = max(self.most, len(self.values))
         self._forget_sealed(key)
+        if old is not None:
+            self.store.freed += ENTRY // 2 + len(old)
+        self.store.tidy()
         return True
 
     def delete(self, key: str) -> None:
@@ -101,11 +111,6 @@ class Session:
             return
         self._charge(-(ENTRY + len(key) + len(value)))
         self._forget_sealed(key)
-        # A dict does not give back its table when entries go: a session could fill the store,
-        # empty it, and keep the table for nothing. A copy has a table that fits.
-        if self.most > 64 and len(self.values) < self.most // 4:
-            self.values = dict(self.values)
-            self.most = len(self.values)
 
     def await_value(self, key: str) -> None:
         """Keeps the key of a PUT until `take_pending`."""
@@ -126,6 +131,7 @@ class Session:
     def _charge(self, octets: int) -> None:
         self.charged += octets
         self.store.used += octets
+        self.store.freed += max(0, -octets)
 
 
 class Store:
@@ -140,6 +146,8 @@ class Store:
         self.capacity = capacity
         self.used = 0
         self.remembered = 0
+        self.freed = 0  # octets given back since the last copying began
+        self._copying: Iterator[None] = iter(())
         self.sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -166,5 +174,29 @@ class Store:
         """Forgets the session and its data; the id is free and the account credited at once."""
         session.opened.clear()
         session.sealed.clear()
+        session.values = Table()
         del self.sessions[session.client_id]
         self.used -= session.charged
+        self.freed += session.charged
+
+    def tidy(self) -> None:
+        """Copies one more bucket, if a copying is under way or due."""
+        for _ in self._copying:
+            return
+        if self.freed > self.capacity // 16:
+            self.freed = 0
+            self._copying = self._copy()
+
+    def _copy(self) -> Iterator[None]:
+        """Copies all that is stored, and forgets all that is remembered, bit by bit."""
+        for client_id in list(self.sessions):
+            session = self.sessions.get(client_id)
+            if session is None:  # it has ended meanwhile
+                continue
+            session.opened.clear()
+            session.sealed.clear()
+            number = 0
+            while number < session.values.buckets:  # there may be fewer each time
+                session.values.copy_bucket(number)
+                number += 1
+                yield

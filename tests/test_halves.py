@@ -10,7 +10,7 @@ KV = Path(__file__).resolve().parent.parent / "kv"
 #: Non-blocking I/O: knows nothing of keys, values or RSA.
 IO = {"address", "connector", "listener", "reactor", "stdio", "stream"}
 #: Sans-I/O: knows nothing of sockets, selectors or clocks.
-SANS_IO = {"cipher", "errors", "protocol", "store"}
+SANS_IO = {"cipher", "errors", "protocol", "store", "table"}
 #: The rooms that join them.
 JOINS = {"__init__", "__main__", "client", "link", "process", "server", "shell", "trace"}
 
@@ -73,7 +73,7 @@ def test_nothing_runs_beside_the_one_thread(module: str) -> None:
 
 
 def test_there_is_something_to_read() -> None:
-    assert {"reactor", "stream", "listener", "cipher", "protocol", "store"} <= set(MODULES)
+    assert {"reactor", "stream", "listener", "cipher", "protocol", "store", "table"} <= set(MODULES)
     assert "rsa" in imports_of("cipher")
 
 

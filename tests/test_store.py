@@ -95,16 +95,44 @@ def test_the_account_reads_zero_when_every_session_has_ended(service: Service) -
     assert (service.store.used, service.store.remembered, len(service.store)) == (0, 0, 0)
 
 
-def test_a_session_that_empties_itself_does_not_keep_its_table() -> None:
+def test_when_a_sixteenth_was_given_back_what_is_left_is_copied_a_bucket_with_each_put() -> None:
+    store = Store(capacity=1_000_000)
+    session, other = begin(store), begin(store, "other")
+    for number in range(200):
+        session.put(f"key {number}", f"value {number}")
+    session.sealed.keep("key 0", b"x", 1)
+    kept = [text for item in session.values.items() for text in item]  # at their addresses
+    before = set(map(id, kept))
+    for number in range(200):
+        other.put(f"key {number}", "v" * 200)
+    for number in range(200):
+        other.delete(f"key {number}")
+    puts = 0
+    while before & {id(text) for item in session.values.items() for text in item}:
+        other.put("k", "v")
+        puts += 1
+        assert puts < 100
+    assert puts >= session.values.buckets > 1
+    assert dict(session.values) == {f"key {n}": f"value {n}" for n in range(200)}
+    assert not session.sealed and store.remembered == 0
+
+
+def test_a_copying_survives_sessions_that_shrink_and_end_meanwhile() -> None:
     store = Store()
-    session = begin(store)
-    for number in range(10_000):
-        session.put(str(number), "")
-    full = session.values.__sizeof__()
-    for number in range(9_990):
-        session.delete(str(number))
-    assert session.values.__sizeof__() < full / 50
-    assert set(session.values) == {str(number) for number in range(9_990, 10_000)}
+    shrinking, ending = begin(store, "shrinking"), begin(store, "ending")
+    for session in (shrinking, ending):
+        for number in range(1000):
+            session.put(str(number), "v")
+    store.freed = store.capacity
+    for _ in range(shrinking.values.buckets - 3):
+        store.tidy()
+    for number in range(990):
+        shrinking.delete(str(number))
+    store.tidy()
+    store.end(ending)
+    store.tidy()
+    assert len(shrinking.values) == 10
+    assert next(store._copying, "at its end") == "at its end"
 
 
 def test_a_value_is_sealed_once(service: Service) -> None:
