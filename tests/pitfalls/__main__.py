@@ -1,0 +1,121 @@
+"""Prints the gallery, or one pitfall of it in full: `make pitfalls`, `make pitfalls N=6`."""
+
+import argparse
+import importlib
+import itertools
+import shutil
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from .pitfall import ROOT, Pitfall, place, sources
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Entry:
+    """One file of the gallery."""
+
+    number: int
+    title: str
+    situation: str
+    ways: list[type[Pitfall]]
+    path: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Entry":
+        """What a file has to say."""
+        module = importlib.import_module(f"{__package__}.{path.stem}")
+        title, _, situation = (module.__doc__ or "").strip().partition("\n\n")
+        ways = [
+            thing
+            for thing in vars(module).values()
+            if isinstance(thing, type) and issubclass(thing, Pitfall) and thing is not Pitfall
+        ]
+        number = int(path.stem.split("_")[1])
+        return cls(number, title, situation, ways, str(path.relative_to(ROOT)))
+
+
+def gallery() -> list[Entry]:
+    """All entries, in order."""
+    return [Entry.read(path) for path in sorted(HERE.glob("test_[0-9][0-9]_*.py"))]
+
+
+def told(way: type[Pitfall]) -> tuple[str, str]:
+    """What happened with the usual code, and with this project's. It runs both."""
+    pitfall = way()
+    usual = pitfall.fails() if way.naive else "(out of a test's reach)"
+    return usual, pitfall.holds()
+
+
+def brief(entry: Entry) -> str:
+    """An entry of the list."""
+    lines = [f"{entry.number:2}  {entry.title}"]
+    for way in entry.ways:
+        usual, here = told(way)
+        path, line, name = place(way.handled)
+        lines += paragraph("usually  ", usual) + paragraph("here     ", here)
+        lines.append(f"    where    {path}:{line} {name}")
+    return "\n".join(lines)
+
+
+def paragraph(label: str, text: str) -> list[str]:
+    """`text` under a label, within 100 columns."""
+    return textwrap.wrap(
+        text, 100, initial_indent=f"    {label}", subsequent_indent=" " * (4 + len(label))
+    )
+
+
+def in_full(entry: Entry, width: int) -> str:
+    """An entry with its situation, both codes and both outcomes; side by side if they fit."""
+    parts = [f"{entry.number}. {entry.title}", entry.situation, f"({entry.path})"]
+    for way in entry.ways:
+        usual, here = told(way)
+        path, line, name = place(way.handled)
+        if len(entry.ways) > 1 or way.__doc__:
+            parts.append(textwrap.fill(" ".join((way.__doc__ or way.__name__).split()), 100))
+        left = ["What is usually written", "", *sources(way.naive.items()).splitlines()]
+        right = [f"Here: {path}:{line}", "", *sources([(name, way.handled)]).splitlines()]
+        left += ["", *textwrap.wrap(f"=> {usual}", 80)]
+        right += ["", *textwrap.wrap(f"=> {here}", 80)]
+        parts.append(beside(left, right, width))
+    return "\n\n".join(parts)
+
+
+def beside(left: list[str], right: list[str], width: int) -> str:
+    """Two texts in columns, or one under the other where `width` is not enough for that."""
+    column = max(map(len, left))
+    if column + 3 + max(map(len, right)) > width:
+        return "\n".join([*left, "", *right])
+    rows = itertools.zip_longest(left, right, fillvalue="")
+    return "\n".join(f"{one:{column}} | {other}".rstrip() for one, other in rows)
+
+
+def main() -> int:
+    """Runs; 1 if an entry is not what it says."""
+    parser = argparse.ArgumentParser(prog="make pitfalls", description=__doc__)
+    parser.add_argument("number", type=int, nargs="?", help="the one to tell in full")
+    number = parser.parse_args().number
+    entries = gallery()
+    if number is not None:
+        entries = [entry for entry in entries if entry.number == number]
+        if not entries:
+            parser.error(f"there is no pitfall {number}")
+    for entry in entries:
+        try:
+            text = (
+                brief(entry)
+                if number is None
+                else in_full(entry, shutil.get_terminal_size().columns)
+            )
+        except Exception as error:
+            print(f"{entry.number}  {entry.title}: {error!r}", file=sys.stderr)
+            return 1
+        print(text, end="\n\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""`send` takes less than it was given
+
+A socket has a buffer in the kernel, and `send` copies into it what there is room for. How much
+that was is its return value; the rest is still the caller's. On a fast network with small messages
+the buffer is never full, so a program that ignores the return value works on every developer's
+machine, and loses the middle of the first long reply to the first slow reader.
+"""
+
+from house import SERVER_KEY, house
+
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+VALUE = "v" * 265
+
+
+def flush(self: Stream) -> None:
+    """What is usually written."""
+    if self._outgoing:
+        self._sock.send(self._outgoing)
+        self._outgoing.clear()
+
+
+class TestShortSend(Pitfall):
+    """A client that reads slowly asks for a value of 265 characters 600 times."""
+
+    usually = "what the kernel did not take at once is lost"
+    handled = Stream.flush
+    naive = {"kv.stream.Stream.flush": flush}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest(reads=False)
+            guest.send_raw(guest.key.line).send("CONNECT slow", "PUT k", VALUE)
+            guest.send(*["GET k"] * 600)
+            guest.reads = True
+            h.settle()
+            arrived = bytes(guest.received).count(SERVER_KEY.seal(VALUE.encode()) + b"\n")
+            if arrived < 600:
+                raise Failure(f"{arrived} of 600 replies arrive whole")
+            return "all 600 replies arrive whole"
