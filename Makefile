@@ -38,13 +38,15 @@ QUICK :=
 SEEDS := 1000
 ## the one seed to simulate instead, with the trace of what happens
 SEED :=
+## the one pitfall to tell in full
+N :=
 ## interpreter that makes .venv; once made, .venv stays until another is named
 PYTHON := python3
 
 LINTERS := ruff==0.17.6 mypy==2.4.1
 
 # The programs have no use for them, and exporting would expand a `$` in a value.
-unexport HOST PORT ID ARGS QUICK SEEDS SEED PYTHON
+unexport HOST PORT ID ARGS QUICK SEEDS SEED N PYTHON
 
 # $(value X) is what was typed, a `$` included; `quote` makes it one word of the shell.
 quote = '$(subst ','\'',$(1))'
@@ -66,6 +68,14 @@ run-client: venv
 test: venv
 	@exec .venv/bin/python -m pytest $(value ARGS)
 
+## show each pitfall with the code that falls into it, and with this project's
+pitfalls: venv
+	@exec .venv/bin/python -m tests.pitfalls $(if $(value N),$(call quote,$(value N))) $(value ARGS)
+
+## watch a server with four clients, for ten seconds; leaves demo.svg
+demo: venv
+	@exec .venv/bin/python -m tests.demo
+
 ## run the server in simulated worlds, one a seed
 simulate: venv
 	@exec .venv/bin/python -m tests.simulation $(worlds) $(value ARGS)
@@ -73,6 +83,10 @@ simulate: venv
 ## measure the server against asyncio and others, in under two minutes
 bench: venv
 	@exec .venv/bin/python -m tests.bench $(if $(filter-out 0,$(value QUICK)),--quick) $(value ARGS)
+
+## hold volume, latency and memory to their bounds, in about ten minutes
+soak: venv
+	@exec .venv/bin/python -m tests.soak $(value ARGS)
 
 ## check style, format and types
 lint: venv
@@ -86,13 +100,13 @@ lint: venv
 	.venv/bin/python -m mypy --strict kv || status=1; \
 	exit $$status
 
-## remove .venv and all caches
+## remove .venv, all caches and demo.svg
 clean:
 	@rm -f .venv/made-from
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache demo.svg
 	@find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run-server run-client test simulate bench lint clean venv
+.PHONY: help run-server run-client test pitfalls demo simulate bench soak lint clean venv
 
 # .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It
 # is written last and removed first, so a .venv is whole when that file says what it should.

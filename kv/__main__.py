@@ -1,4 +1,4 @@
-"""The command line: `python -m kv server` and `python -m kv client`."""
+"""The command line: `python -m kv server`, `client` and `timeline`."""
 
 from kv.stdio import LogHandler, open_missing
 
@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from kv.address import resolve
 from kv.cipher import PrivateKey
@@ -19,6 +20,8 @@ from kv.protocol import Command, Wire
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
 from kv.stream import Limits
+from kv.timeline import draw, read
+from kv.trace import Trace
 
 
 def port(text: str) -> int:
@@ -66,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
     option(both, "--port", port, 4242, "PORT", "TCP port")
     option(both, "--key-bits", count, 512, "BITS", "size of both sides' RSA keys")
     option(both, "--receive-buffer-size", count, 4096, "BITS", "every line is smaller")
+    both.add_argument(
+        "--trace", action="store_true", help="show on standard error what the reactor does"
+    )
+    both.add_argument(
+        "--trace-file", metavar="FILE", help="the same as trace events, for Perfetto or timeline"
+    )
     program = argparse.ArgumentParser(
         prog="python -m kv", description="An RSA-sealed key/value server and client."
     )
@@ -107,6 +116,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="seal and send every line unchecked, print what comes back, half-close at the end",
     )
+    timeline = roles.add_parser(
+        "timeline",
+        help="draw a file that --trace-file has written",
+        description="Draws a trace as SVG on standard output.",
+    )
+    timeline.add_argument("file", metavar="FILE", help="what --trace-file has written")
     return program
 
 
@@ -130,6 +145,15 @@ def default_id() -> str:
     except (OSError, KeyError):  # a user id without a name, as in some containers
         name = f"uid{os.getuid()}"
     return f"{name}-{os.getpid()}"
+
+
+def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
+    """The trace that was asked for, or nothing. Raises `OSError` if its file cannot be written."""
+    if not options.trace and options.trace_file is None:
+        return nullcontext()
+    path = options.trace_file
+    file = open(path, "w") if path is not None else None  # noqa: SIM115 - the trace closes it
+    return Trace(options.trace, file, os.isatty(2) and not os.environ.get("NO_COLOR"))
 
 
 def run_server(options: argparse.Namespace, wire: Wire) -> int:
@@ -168,9 +192,21 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
         raise
 
 
+def run_timeline(options: argparse.Namespace) -> int:
+    """Draws; a file that is no trace is one line and status 1."""
+    try:
+        print(draw(read(options.file)))
+    except (OSError, ValueError) as error:
+        print(f"cannot draw {options.file}: {getattr(error, 'strerror', error)}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
 def main() -> int:
     """Parses the command line and runs the role; returns the exit status."""
     options = parser().parse_args()
+    if options.role == "timeline":
+        return run_timeline(options)
     try:
         wire = Wire(options.key_bits, options.receive_buffer_size)
         if options.role == "client":
@@ -178,7 +214,12 @@ def main() -> int:
     except ValueError as error:
         options.role_parser.error(str(error))
     try:
-        return int(options.run(options, wire))
+        trace = traced(options)
+    except OSError as error:
+        options.role_parser.error(f"cannot write {options.trace_file}: {error.strerror}")
+    try:
+        with trace:
+            return int(options.run(options, wire))
     except KeyboardInterrupt:
         return 130
 

@@ -185,6 +185,8 @@ class Reactor:
         """
         if self._deferred:
             return 0
+        while self._timers and self._timers[0][2].callback is None:  # cancelled: no need to wake
+            heapq.heappop(self._timers)
         if self._timers:
             return min(max(0, self._timers[0][0] - self.time()), LONGEST_SLEEP)
         return None

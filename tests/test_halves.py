@@ -12,7 +12,9 @@ IO = {"address", "connector", "listener", "reactor", "stdio", "stream"}
 #: Sans-I/O: knows nothing of sockets, selectors or clocks.
 SANS_IO = {"cipher", "errors", "protocol", "store", "table"}
 #: The rooms that join them.
-JOINS = {"__init__", "__main__", "client", "link", "process", "server", "shell", "trace"}
+JOINS = {"__init__", "__main__", "client", "link", "process", "server", "shell"}
+#: What watches and draws: apart from everything else.
+APART = {"timeline", "trace"}
 
 OUTSIDE_WORLD = {
     *("datetime", "io", "os", "pathlib", "select", "selectors", "shutil", "signal", "socket"),
@@ -48,7 +50,9 @@ def of_kv(names: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_has_its_place_in_the_house(module: str) -> None:
-    assert module in IO | SANS_IO | JOINS, f"say in {__file__} which half kv/{module}.py is in"
+    assert module in IO | SANS_IO | JOINS | APART, (
+        f"say in {__file__} which half kv/{module}.py is in"
+    )
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module in IO])
@@ -60,6 +64,11 @@ def test_non_blocking_io_knows_nothing_of_keys_values_or_rsa(module: str) -> Non
 def test_sans_io_knows_nothing_of_sockets_selectors_or_clocks(module: str) -> None:
     assert of_kv(imports_of(module)) <= SANS_IO
     assert not imports_of(module) & OUTSIDE_WORLD
+
+
+@pytest.mark.parametrize("module", set(MODULES) - APART - {"__main__"})
+def test_nothing_knows_that_it_is_watched(module: str) -> None:
+    assert not of_kv(imports_of(module)) & APART
 
 
 @pytest.mark.parametrize("module", MODULES)
