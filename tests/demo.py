@@ -19,8 +19,9 @@ KV = (sys.executable, "-m", "kv")
 BOLD, PLAIN = ("\x1b[1m", "\x1b[m") if sys.stdout.isatty() else ("", "")
 
 
-#: Seconds that a pause of one second takes: less when nobody reads along.
-PACE = 0.1 if sys.argv[1:] == ["--fast"] else 1.0
+FAST = sys.argv[1:] == ["--fast"]  # nobody reads along, or wants the picture
+#: Seconds that a pause of one second takes.
+PACE = 0.1 if FAST else 1.0
 
 
 def pause(seconds: float) -> None:
@@ -107,7 +108,7 @@ def main() -> int:
             status = server.wait(10)
         finally:
             server.kill()  # has no effect once it has ended
-        with open(ROOT / "demo.svg", "wb") as picture:
+        with open((Path(directory) if FAST else ROOT) / "demo.svg", "wb") as picture:
             subprocess.run([*KV, "timeline", events], cwd=ROOT, stdout=picture, check=True)
     say("demo.svg has the same as a picture: open it in a browser.")
     return status

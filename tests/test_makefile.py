@@ -103,8 +103,10 @@ def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == make(directory, "help").stdout
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    targets = {"help", "run-server", "run-client", "test", "simulate", "bench", "lint", "clean"}
-    assert listed == targets | {"HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "PYTHON"}
+    targets = {"help", "run-server", "run-client", "test", "lint", "clean"}
+    targets |= {"pitfalls", "demo", "simulate", "bench", "soak"}
+    variables = {"HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
+    assert listed == targets | variables
 
 
 def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
@@ -115,9 +117,9 @@ def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
 
 
 def test_variables_are_not_taken_from_the_environment(directory: Path) -> None:
-    names = ("HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED")
+    names = ("HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "N")
     exported = dict.fromkeys(names, "exported")
-    for target in ("run-server", "run-client", "test", "simulate", "bench"):
+    for target in ("run-server", "run-client", "test", "pitfalls", "simulate", "bench"):
         assert command(directory, target, env=exported) == command(directory, target)
     shown = make(directory, "-n", "run-server", env={"PYTHON": "/exported/python"})
     assert "/exported/python" not in shown.stdout + shown.stderr
@@ -135,6 +137,12 @@ def test_the_benchmark_is_quick_when_told_so(directory: Path) -> None:
     full = ["exec", ".venv/bin/python", "-m", "tests.bench"]
     assert command(directory, "bench") == command(directory, "bench", "QUICK=0") == full
     assert command(directory, "bench", "QUICK=1") == [*full, "--quick"]
+
+
+def test_one_pitfall_is_told_when_it_is_named(directory: Path) -> None:
+    gallery = ["exec", ".venv/bin/python", "-m", "tests.pitfalls"]
+    assert command(directory, "pitfalls") == gallery
+    assert command(directory, "pitfalls", "N=6") == [*gallery, "6"]
 
 
 def test_seeds_are_simulated_by_the_thousand_or_one_by_one(directory: Path) -> None:
