@@ -74,7 +74,7 @@ pitfalls: venv
 
 ## watch a server with four clients, for ten seconds; leaves demo.svg
 demo: venv
-	@exec .venv/bin/python -m tests.demo
+	@exec .venv/bin/python -m tests.demo $(value ARGS)
 
 ## run the server in simulated worlds, one a seed
 simulate: venv

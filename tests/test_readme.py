@@ -1,16 +1,32 @@
-"""What the README says of the code is so."""
+"""What the README says is so: its options, its links, its map, and every command in it."""
 
 import argparse
 import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT, wait_until
+from readme import renewed
 
 from kv.__main__ import parser
 from kv.store import ENTRY, SESSION
 
 README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+#: What a command needs besides, so that a test can afford it.
+SHORTER = {
+    "make demo": "ARGS=--fast",
+    "make pitfalls": "N=6",
+    "make bench": "ARGS=--help",  # it has a test of its own
+}
 
 
 def options(role: str) -> dict[str, argparse.Action]:
@@ -22,7 +38,9 @@ def options(role: str) -> dict[str, argparse.Action]:
 
 def test_the_servers_options_and_defaults_are_those_of_the_table() -> None:
     table = dict(re.findall(r"^\| `(--[a-z-]+) [A-Z]+` \| (\S+) \|", README, re.M))
-    assert table == {name: str(action.default) for name, action in options("server").items()}
+    others = {"--trace", "--trace-file"}
+    assert table == {n: str(a.default) for n, a in options("server").items() if n not in others}
+    assert all(f"`{name}" in README for name in others)
 
 
 def test_the_client_has_the_first_four_and_those_that_are_named() -> None:
@@ -36,11 +54,153 @@ def test_what_an_entry_and_a_session_are_charged_is_what_it_says() -> None:
     assert f"a session {SESSION} besides its id" in README
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README))
-def test_a_link_leads_to_a_file(link: str) -> None:
-    assert (ROOT / link).is_file()
+# --- links -----------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """What the headings of a Markdown text can be linked by."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https://)([^)]+)\)", README))))
+def test_a_link_leads_somewhere(link: str) -> None:
+    path, _, anchor = link.partition("#")
+    assert not path or (ROOT / path).exists()
+    if anchor and not path.endswith(".py"):
+        assert anchor in anchors((ROOT / (path or "README.md")).read_text())
+
+
+def test_links_to_lines_and_the_table_of_pitfalls_are_up_to_date() -> None:
+    assert renewed(README) == README, "python -m tests.readme brings them up to date"
 
 
 def test_every_module_is_on_the_map() -> None:
     modules = {path.name for path in (ROOT / "kv").glob("*.py")} - {"__init__.py"}
     assert modules == set(re.findall(r"^\| \[kv/.*\]\(kv/(\w+\.py)\)", README, re.M))
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+def blocks() -> list[tuple[str, list[str]]]:
+    """Every command in a console block, and the lines that are shown below it."""
+    found: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```", README, re.M | re.S):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+ENDLESS = [command for command, _ in blocks() if command.endswith("# until Ctrl-C")]
+CLIENTS = [(command, shown) for command, shown in blocks() if "run-client" in command]
+OTHERS = [c for c, _ in blocks() if c not in ENDLESS and "run-client" not in c]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as after the first `make`, its .venv this interpreter, its port a free one."""
+    path = tmp_path_factory.mktemp("clone")
+    for name in ("kv", "tests", "requirements.txt"):
+        (path / name).symlink_to(ROOT / name)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    (path / "Makefile").write_text(MAKEFILE.replace("PORT := 4242", f"PORT := {port}"))
+    python = path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    inputs = f"{sys.executable}\n{(ROOT / 'requirements.txt').read_text()}"
+    (path / ".venv" / "made-from").write_text(inputs)
+    return path
+
+
+def start(clone: Path, command: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["sh", "-c", f"exec {command}"],
+        cwd=clone,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def endless(clone: Path, request: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs until it is told to stop, and does so with status 0."""
+    process = start(clone, getattr(request, "param", ENDLESS[0]))
+    try:
+        assert process.stdout is not None
+        assert "listening on 127.0.0.1:" in process.stdout.readline()
+        yield process
+        process.terminate()
+        assert process.wait(PATIENCE) is not None
+    finally:
+        process.kill()
+        process.communicate()
+
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.mark.parametrize("endless", ENDLESS, indirect=True)
+def test_a_command_that_runs_until_it_is_stopped(endless: subprocess.Popen[str]) -> None:
+    assert endless.poll() is None
+
+
+@pytest.mark.parametrize(("command", "shown"), CLIENTS)
+def test_a_clients_command_prints_what_is_shown(
+    clone: Path, endless: subprocess.Popen[str], command: str, shown: list[str]
+) -> None:
+    typed = [line.partition("> ")[2] for line in shown if re.match(r"(kv|value)> ", line)]
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=clone,
+        input="".join(line + "\n" for line in typed),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    printed = done.stdout + "".join(
+        line for line in done.stderr.splitlines(keepends=True) if not line.startswith("make")
+    )
+    expected = [line for line in shown if not re.match(r"kv>|value>|make|connected to", line)]
+    assert printed.splitlines() == expected
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_any_other_command_ends_well(clone: Path, command: str) -> None:
+    if "trace.json" in command:  # left by an earlier command, that ran until Ctrl-C
+        trace = start(clone, ENDLESS[-1])
+        assert trace.stdout is not None and "listening" in trace.stdout.readline()
+        trace.terminate()
+        trace.communicate()
+        wait_until((clone / "trace.json").exists, "the trace")
+    line = f"{command} {SHORTER.get(command, '')}"
+    done = subprocess.run(["sh", "-c", line], cwd=clone, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if command == "make demo":
+        for part in (b"'carol'", b"took none of its replies", b"recv     1 of 16384", b"alice"):
+            assert part in done.stdout + done.stderr
+
+
+def test_the_library_example_runs(endless: subprocess.Popen[str], clone: Path) -> None:
+    port = re.search(r"^PORT := (\d+)", (clone / "Makefile").read_text(), re.M)
+    assert port is not None
+    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    source = example.replace("4242", port[1])
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "blue blue None False\n[True, '1', True]\n", done.stderr
+
+
+def test_what_is_said_of_make_is_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+    variables = set(re.findall(r"^([A-Z]+) :=", MAKEFILE, re.M))
+    said = re.findall(r"`make\s+([a-z-]+)((?:\s+[A-Z]+=[^\s`]+)*)", README)
+    assert said and {target for target, _ in said} <= targets
+    assert {name for _, rest in said for name in re.findall(r"([A-Z]+)=", rest)} <= variables

@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import select
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT, Server
+from conftest import Server
 from house import house
 from wire import Peer
 
@@ -263,13 +262,3 @@ def test_a_file_that_is_not_there(run_kv: Any) -> None:
     done = run_kv("timeline", "/nonexistent/trace.json")
     assert done.returncode == 1
     assert done.stderr == "cannot draw /nonexistent/trace.json: No such file or directory\n"
-
-
-def test_the_demonstration(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.demo", "--fast"], cwd=ROOT, capture_output=True, timeout=30
-    )
-    output = done.stdout.decode() + done.stderr.decode()
-    assert done.returncode == 0, output
-    for part in ("'carol'", "took none of its replies", "recv     1 of 16384", "pause", "alice"):
-        assert part in output
