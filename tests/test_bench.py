@@ -28,6 +28,7 @@ TINY = Scale(
     unseen=2,
     sessions=20,
     idle=0.01,
+    keys=(512,),
 )
 
 
@@ -37,7 +38,7 @@ def measured() -> tuple:
 
 
 def test_every_row_has_plausible_figures_for_every_server(measured: tuple) -> None:
-    results, crowd = measured
+    results, crowd, _ = measured
     assert len(results) == 7
     for result in [*results, crowd.result]:
         for samples in result.samples.values():
@@ -49,9 +50,15 @@ def test_every_row_has_plausible_figures_for_every_server(measured: tuple) -> No
 
 
 def test_the_crowd_is_as_large_as_asked_for(measured: tuple) -> None:
-    _, crowd = measured
+    _, crowd, _ = measured
     assert crowd.sessions == crowd.wanted == TINY.sessions
     assert crowd.connecting > 0 and crowd.idle_cpu >= 0
+
+
+def test_five_blocks_cost_more_than_one(measured: tuple) -> None:
+    _, _, costs = measured
+    assert [cost.blocks for cost in costs] == [1, 2, 3, 4, 5]
+    assert costs[4].opening > costs[0].opening < costs[0].sealing < costs[4].sealing
 
 
 def test_the_report_names_every_row_and_server_in_lines_that_fit(measured: tuple) -> None:

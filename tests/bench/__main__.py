@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from .crowd import Crowd, gather
+from .growth import Cost, grow
 from .report import document, table
 from .rows import FULL, QUICK, Prepared, Result, Row, Scale, Side, measure, rows
 from .servers import UVLOOP, Process, names
@@ -36,7 +37,7 @@ class Progress:
 
 def run(
     scale: Scale, chosen: Callable[[Row], bool] = lambda _: True, crowd: bool = True
-) -> tuple[list[Result], Crowd | None]:
+) -> tuple[list[Result], Crowd | None, list[Cost]]:
     """Measures the chosen rows, with every server that can run here."""
     progress = Progress()
     progress.begin("sealing lines")
@@ -56,12 +57,15 @@ def run(
             progress.begin(row.title)
             results.append(measure(row, sides, scale.rounds, progress.step))
             progress.end()
+    progress.begin("longer texts, larger keys")
+    costs = grow(scale.keys, progress.step)
+    progress.end()
     found = None
     if crowd:
         progress.begin(f"{scale.sessions:,} sessions")
         found = gather(prepared, progress.step)
         progress.end()
-    return results, found
+    return results, found, costs
 
 
 def main() -> None:
@@ -76,15 +80,15 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the servers would live on
     scale = QUICK if options.quick else FULL
-    results, crowd = run(scale)
+    results, crowd, costs = run(scale)
     if options.quick:
         print("A quick run: good for seeing that it works, too short for good figures.\n")
-    print(table(scale, results, crowd))
+    print(table(scale, results, crowd, costs))
     if UVLOOP not in results[0].samples:
         print("\nuvloop is not installed here, and was left out.")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(document(results, crowd), file, indent=2)
+            json.dump(document(results, crowd, costs), file, indent=2)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import platform
 import textwrap
 from pathlib import Path
 
+from . import growth
 from .crowd import ALONE, AMONG, Crowd
 from .rows import Result, Scale
 
@@ -32,13 +33,16 @@ that it would need.
 """
 
 
-def table(scale: Scale, results: list[Result], crowd: Crowd | None) -> str:
+def table(
+    scale: Scale, results: list[Result], crowd: Crowd | None, costs: list[growth.Cost]
+) -> str:
     """Everything, as text."""
     every = results + ([crowd.result] if crowd else [])
     parts = [machine(), arithmetic(every)]
     parts += ["\n".join(_rows(result)) for result in every]
     if crowd:
         parts.append(_crowd(crowd))
+    parts.append(growth.report(costs))
     parts.append(_paragraphs(NOTES.format(hot=scale.hot)))
     parts.append("\n".join(_chart(every)))
     return "\n\n".join(parts)
@@ -123,7 +127,9 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(textwrap.fill(part, 100) for part in text.strip().split("\n\n"))
 
 
-def document(results: list[Result], crowd: Crowd | None) -> dict[str, object]:
+def document(
+    results: list[Result], crowd: Crowd | None, costs: list[growth.Cost]
+) -> dict[str, object]:
     """Everything, for `json.dump`. Rates are per second, durations in seconds, sizes in octets."""
     every = results + ([crowd.result] if crowd else [])
     opens, seals = bare(every)
@@ -132,6 +138,7 @@ def document(results: list[Result], crowd: Crowd | None) -> dict[str, object]:
         "public_key_operations": opens,
         "private_key_operations": seals,
         "rows": [_row_document(result) for result in every],
+        "costs": [vars(cost) for cost in costs],
     }
     if crowd:
         document["crowd"] = {

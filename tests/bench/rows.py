@@ -37,11 +37,20 @@ class Scale:
     unseen: int = 40  # values per connection and round
     sessions: int = 10_000  # of the crowd, the busy ones among them
     idle: float = 2.0  # seconds for which the crowd is left in peace
+    keys: tuple[int, ...] = (512, 1024, 2048)  # bits
 
 
 FULL = Scale()
 QUICK = Scale(
-    rounds=3, seconds=0.06, cold=4_000, hot=20, puts=1_000, unseen=10, sessions=1_000, idle=0.5
+    rounds=3,
+    seconds=0.06,
+    cold=4_000,
+    hot=20,
+    puts=1_000,
+    unseen=10,
+    sessions=1_000,
+    idle=0.5,
+    keys=(512, 1024),
 )
 
 
