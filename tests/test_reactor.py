@@ -167,6 +167,15 @@ def test_a_cancelled_timer_does_not_run(
     reactor.turn()
 
 
+def test_nobody_is_woken_for_a_cancelled_timer(reactor: Reactor, selector: FakeSelector) -> None:
+    cancelled = [reactor.call_later(seconds, lambda: None) for seconds in (1, 2)]
+    reactor.call_later(3, lambda: None)
+    for timer in cancelled:
+        timer.cancel()
+    reactor.turn()
+    assert selector.timeouts == [3]
+
+
 def test_a_timer_may_be_cancelled_by_another_that_is_due_at_the_same_time(
     reactor: Reactor,
 ) -> None:
