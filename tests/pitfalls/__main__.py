@@ -2,12 +2,14 @@
 
 import argparse
 import itertools
+import logging
 import shutil
 import sys
 import textwrap
+from pkgutil import resolve_name
 
 from .gallery import Entry, gallery
-from .pitfall import Pitfall, place, sources
+from .pitfall import Failure, Pitfall, place, sources
 
 
 def told(way: type[Pitfall]) -> tuple[str, str]:
@@ -44,7 +46,8 @@ def in_full(entry: Entry, width: int) -> str:
         if len(entry.ways) > 1 or way.__doc__:
             parts.append(textwrap.fill(" ".join((way.__doc__ or way.__name__).split()), 100))
         left = ["What is usually written", "", *sources(way.naive.items()).splitlines()]
-        right = [f"Here: {path}:{line}", "", *sources([(name, way.handled)]).splitlines()]
+        handled = resolve_name(way.handled) if isinstance(way.handled, str) else way.handled
+        right = [f"Here: {path}:{line}", "", *sources([(name, handled)]).splitlines()]
         left += ["", *textwrap.wrap(f"=> {usual}", 80)]
         right += ["", *textwrap.wrap(f"=> {here}", 80)]
         parts.append(beside(left, right, width))
@@ -70,6 +73,7 @@ def main() -> int:
         entries = [entry for entry in entries if entry.number == number]
         if not entries:
             parser.error(f"there is no pitfall {number}")
+    logging.getLogger("kv").addHandler(logging.NullHandler())  # it is the code that is to be seen
     for entry in entries:
         try:
             text = (
@@ -77,7 +81,7 @@ def main() -> int:
                 if number is None
                 else in_full(entry, shutil.get_terminal_size().columns)
             )
-        except Exception as error:
+        except (Exception, Failure) as error:
             print(f"{entry.number}  {entry.title}: {error!r}", file=sys.stderr)
             return 1
         print(text, end="\n\n", flush=True)

@@ -1,22 +1,24 @@
 """A signal comes while the loop sleeps, while replies are owed, or twice
 
-A signal handler runs between any two instructions, so the usual one only sets a flag for the loop to
-find. Once it has returned, Python puts an interrupted system call back to sleep (PEP 475), and nobody
-looks at the flag before something else becomes ready: at once on a busy server, never on an idle one.
-Whoever looks then ends the loop, and the process with it, although commands have arrived that are
-not answered yet. And as one that does not end has to be ended somehow, the second signal ends it
-the hard way. But `kill` of a whole process group, or a service manager, reaches the server and the
-`make` that started it, and `make` passes its SIGTERM on: the second one comes within a millisecond.
+A signal handler runs between any two instructions, so the usual one only makes a note for the loop
+to find. When it returns, Python puts the interrupted system call back to sleep (PEP 475), and the
+note is found when something else is ready: at once on a busy server, never on an idle one. Whoever
+finds it closes everything and ends the process, although commands have arrived that have no answer
+yet. And since a server that finishes politely takes its time, a second signal ends it at once. But
+whoever stops a whole process group sends SIGTERM both to the server and to the `make` that started
+it, and `make` passes its own on: the second comes within a millisecond of the first.
 """
 
+import selectors
 import signal
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from typing import Any
 from unittest import mock
 
-from house import SERVER_KEY, Selector, house
+from house import SERVER_KEY, house
 from wire import KEY
 
 from kv.process import serve
@@ -27,32 +29,34 @@ from kv.server import Server, Settings
 from .pitfall import Failure, Pitfall
 
 
+class Interrupted(selectors.DefaultSelector):
+    """SIGUSR1 comes when it goes to sleep."""
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        main = threading.get_ident()
+        threading.Thread(target=signal.pthread_kill, args=(main, signal.SIGUSR1)).start()
+        return super().select(timeout)
+
+
 def on_signal(self: Reactor, number: int, callback: Callable[[], object]) -> None:
     """What is usually written."""
-    before = signal.signal(number, lambda *_: self.call_soon(callback))  # a note for the loop
+    before = signal.signal(number, lambda *_: self.call_soon(callback))
     self._restore.append(lambda: signal.signal(number, before))
 
 
 class TestWakeUp(Pitfall):
-    """SIGUSR1 comes while the loop sleeps, with nothing else to wake it."""
+    """SIGUSR1 comes when an idle loop sleeps."""
 
-    usually = "an idle server does not notice a signal before something else happens"
+    usually = "a signal is not noticed before something else wakes the loop"
     handled = Reactor.on_signal
     naive = {"kv.reactor.Reactor.on_signal": on_signal}
     patience = 0.3
 
     def scenario(self) -> str:
-        with closing(Reactor()) as reactor:
+        with closing(Reactor(Interrupted())) as reactor:
             reactor.on_signal(signal.SIGUSR1, reactor.stop)
-            main = threading.get_ident()
-            # The thread gets its turn when this one sleeps; any sooner, and the pitfall is the same.
-            thread = threading.Thread(target=lambda: signal.pthread_kill(main, signal.SIGUSR1))
-            thread.start()
-            try:
-                reactor.run()
-            finally:
-                thread.join()
-            return f"the signal ends the sleep: noticed in turn {reactor.turns}"
+            reactor.run()
+            return f"the signal ends the sleep, and is dealt with after {reactor.turns} turn"
 
 
 def stop(self: Server, timeout: float) -> None:
@@ -62,3 +66,70 @@ def stop(self: Server, timeout: float) -> None:
     for connection in list(self.connections):
         connection.stream.close()
     self.reactor.stop()
+
+
+class TestGracefulStop(Pitfall):
+    """The server is told to stop when a client's 150 commands have just arrived."""
+
+    usually = "commands that have arrived are not answered"
+    handled = Server.stop
+    naive = {"kv.server.Server.stop": stop}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest().connect()
+            (connection,) = h.server.connections
+            before = connection.stream.lines
+            guest.socket.send(KEY.seal(b"GET k") * 150)
+            while connection.stream.lines == before:
+                h.reactor.turn()
+            h.server.stop(5)
+            h.settle()
+            answered = guest.texts().count("GET: ERROR")
+            if answered < 150:
+                raise Failure(f"{answered} of 150 commands that had arrived are answered")
+            return "all 150 commands that had arrived are answered"
+
+
+class Told(Server):
+    """Is told twice to stop as soon as there is a connection."""
+
+    accepted: socket.socket
+
+    def _accepted(self, sock: socket.socket, address: Any) -> None:
+        Told.accepted = sock
+        super()._accepted(sock, address)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+
+class TestTwice(Pitfall):
+    """SIGTERM comes twice at once when a client's 200 commands have just arrived."""
+
+    usually = "the second of two signals ends the process at once, and replies are lost"
+    handled = serve
+    naive = {"kv.process.SAME_REQUEST": 0.0}
+
+    def scenario(self) -> str:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as client,
+            mock.patch("kv.process.listen", lambda *_: [listener]),
+            mock.patch("kv.process.PrivateKey.generate", lambda _: SERVER_KEY),
+            mock.patch("kv.process.Server", Told),
+        ):
+            listener.setblocking(False)
+            client.sendall(KEY.line + KEY.seal(b"CONNECT alice") + KEY.seal(b"GET k") * 200)
+            client.shutdown(socket.SHUT_WR)
+            try:
+                status = serve("", 0, Wire(), Settings(), 1 << 20, 5)
+            except SystemExit as end:
+                status = end.code
+                Told.accepted.close()  # as the end of the process does
+            received = b""
+            with suppress(ConnectionResetError):
+                received = client.recv(1 << 20, socket.MSG_WAITALL)
+            replies = max(0, received.count(b"\n") - 2)
+            if replies < 200:
+                raise Failure(f"{replies} of 200 replies arrive, exit status {status}")
+            return f"all 200 replies arrive, exit status {status}"

@@ -1,0 +1,91 @@
+"""A message arrives in pieces, or several at once
+
+TCP carries a stream of octets and keeps no boundaries: what one `send` gave may take two `recv`s,
+or come with the next message in one. On loopback nearly every message arrives as it was sent, so
+taking one `recv` for one message works on the developer's machine, and fails across the first
+network that cuts a line in two. So there is a buffer; and whoever searches all of it for LF when a
+piece arrives, or copies all that is left when a line is taken out, does work that grows with the
+square of what came: a line of a megabyte in pieces of 100 octets is five billion to search.
+"""
+
+from socket import IPPROTO_TCP, TCP_NODELAY
+
+from house import Guest, house
+
+from kv.stream import Stream
+
+from .counting import counting
+from .pitfall import Failure, Pitfall
+
+
+def one_recv(self: Stream) -> None:
+    data = self._sock.recv(self._limits.read_size)
+    if not data:
+        self.abort(None)
+    for line in data.splitlines():  # in the hope that they are whole
+        self._owner.line_received(line)
+    self.flush()
+
+
+def send(guest: Guest, octets: bytes, size: int) -> None:
+    """Sends in pieces; the server reads each before the next is sent."""
+    guest.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    for start in range(0, len(octets), size):
+        guest.send_raw(octets[start : start + size])
+
+
+class TestPieces(Pitfall):
+    """A client sends the same four lines all at once, by 60 octets, and octet by octet."""
+
+    usually = "a piece is taken for a message, and its sender is dropped"
+    handled = Stream._read
+    naive = {"kv.stream.Stream._read": one_recv}
+
+    def scenario(self) -> str:
+        for size in (10_000, 60, 1):
+            with house() as h:
+                guest = h.guest()
+                lines = [guest.key.seal(text) for text in (b"CONNECT a", b"GET k", b"GET k")]
+                send(guest, guest.key.line + b"".join(lines), size)
+                replies = guest.received.count(b"\n")
+                if replies < 4:
+                    raise Failure(f"{replies} of 4 replies to lines that come by {size} octets")
+        return "4 of 4 replies, whether the lines come all at once, by 60 octets or by one"
+
+
+def search_all(self: Stream) -> None:
+    data = self._sock.recv(self._limits.read_size)
+    if not data:
+        self.abort(None)
+    self._incoming += data
+    while b"\n" in self._incoming:
+        line, self._incoming = self._incoming.split(b"\n", 1)
+        self._owner.line_received(bytes(line))
+    self.flush()
+
+
+class TestWork(Pitfall):
+    """A client sends a line of 429 octets one by one, then 184 lines of 89 octets at once."""
+
+    shown = "m"
+    usually = "the work grows with the square of what is sent"
+    handled = Stream._hand_over_lines
+    naive = {"kv.stream.Stream._read": search_all}
+
+    def scenario(self) -> str:
+        with counting() as count, house() as h:
+            guest = h.guest().connect()
+            guest.send("GET k")
+            line, lines = guest.key.seal(b"GET " + b"k" * 258), guest.key.seal(b"GET k") * 184
+            before = count.octets
+            send(guest, line, 1)
+            one_by_one = count.octets - before
+            send(guest, lines, len(lines))
+            at_once = count.octets - before - one_by_one
+        told = (
+            f"{len(line)} octets one by one are {one_by_one:,} searched or copied,"
+            f" {len(lines):,} at once are {at_once:,}"
+        )
+        if one_by_one > 10 * len(line) or at_once > 10 * len(lines):
+            raise Failure(told)
+        return told

@@ -1,0 +1,50 @@
+"""The end of their sending is not the end of ours
+
+When `recv` returns b"", the peer has said with a FIN that it will send no more; the other direction
+is as open as before. Most peers send FIN by closing the whole socket, so "b'' means gone" looks
+true, and most code closes at once. But a script that pipes its questions into `nc -N` ends its
+side right behind the last of them and then reads. Whatever it has not been sent yet by that time,
+because it reads slowly or because its questions are many, it never gets.
+"""
+
+from socket import SHUT_WR
+
+from house import SERVER_KEY, house
+
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+VALUE = "v" * 265
+
+
+def read(self: Stream) -> None:
+    data = self._sock.recv(self._limits.read_size)
+    if not data:
+        self._close_socket(None)  # in the belief that nobody is there any more
+        return
+    self._waiting = bytes(self._incoming + data)
+    self._incoming.clear()
+    self._hand_over()
+
+
+class TestHalfClose(Pitfall):
+    """A client asks 300 times for a value of 265 characters, ends its side, and only then reads."""
+
+    usually = "a peer that has said all it had to say loses the replies still owed to it"
+    handled = Stream._read
+    naive = {"kv.stream.Stream._read": read}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest(reads=False)
+            guest.send_raw(guest.key.line).send("CONNECT asker", "PUT k", VALUE)
+            guest.send(*["GET k"] * 300)
+            guest.socket.shutdown(SHUT_WR)
+            h.settle()
+            guest.reads = True
+            h.settle()
+            arrived = bytes(guest.received).count(SERVER_KEY.seal(VALUE.encode()) + b"\n")
+            if arrived < 300:
+                raise Failure(f"{arrived} of 300 replies arrive")
+            return "all 300 replies arrive"

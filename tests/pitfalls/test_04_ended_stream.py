@@ -1,0 +1,53 @@
+"""A stream that has ended stays readable
+
+After the FIN of a peer, `recv` returns b"" at once, each time it is asked: the socket will never
+again make a reader wait, and that is what "readable" means. A level-triggered selector says so on
+every turn. That goes unnoticed where an end of input closes the socket at once; but where replies
+are still owed (3), the read interest that is left on turns the loop as fast as the processor can,
+and everything seems to work: nothing is lost, only the fan is on.
+"""
+
+from socket import SHUT_WR
+
+from house import house
+
+from kv.reactor import READ, WRITE
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+TURNS = 50
+
+
+def update_interest(self: Stream) -> None:
+    interest = 0 if self._waiting or self._held_up else READ
+    if self._outgoing:
+        interest |= WRITE
+    self._registration.set(interest)
+
+
+class TestEndedStream(Pitfall):
+    """A client is owed replies that it does not read, and ends its side."""
+
+    shown = "m"
+    usually = "the loop spins until the last reply is taken"
+    handled = Stream._update_interest
+    naive = {"kv.stream.Stream._update_interest": update_interest}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest(reads=False)
+            guest.send_raw(guest.key.line).send("CONNECT owed", "PUT k", "v" * 265)
+            guest.send(*["GET k"] * 300)
+            guest.socket.shutdown(SHUT_WR)
+            for _ in range(TURNS):  # enough to see the end, and to do what can be done
+                h.reactor.turn()
+            (connection,) = h.server.connections
+            owed, woken = connection.stream.unsent, 0
+            for _ in range(TURNS):
+                h.reactor.turn()
+                woken += h.selector.idle == 0  # something was ready
+            assert connection.stream.unsent == owed > 0
+            if woken:
+                raise Failure(f"{woken} of {TURNS} turns find something ready, and do nothing")
+            return f"{woken} of {TURNS} turns find something ready"

@@ -1,0 +1,109 @@
+"""Ready is a hint, not a promise
+
+A selector says what was true when it looked. By the time of the call, another process that has
+inherited the listener may have accepted the connection, or the kernel may have thrown away what it
+announced: select(2) says so under BUGS. And often nobody has even asked: a reply is sent as soon as
+it is made, into a buffer that may be full. On a socket that blocks, each of these stops the whole
+loop; on one that does not, the call raises `BlockingIOError`, which is an `OSError`, and whoever
+does not expect it drops a client with whom nothing is wrong, or ends the loop.
+"""
+
+from random import Random
+from unittest import mock
+
+from house import house
+from simulation.kernel import Dice, Kernel
+from simulation.network import Peer
+
+from kv.listener import Listener
+from kv.reactor import Reactor
+from kv.stream import CLOSING, OPEN, Limits, Stream
+
+from .pitfall import Failure, Pitfall
+
+
+def ready(self: Listener) -> None:
+    sock, address = self._sock.accept()
+    self._accepted(sock, address)
+
+
+class TestAccept(Pitfall):
+    """Two listeners share a socket, as two processes do after a fork. Ten clients come."""
+
+    usually = "the loop ends with an exception"
+    handled = Listener._ready
+    naive = {"kv.listener.Listener._ready": ready}
+
+    def scenario(self) -> str:
+        with house() as h:
+            other = Listener(h.reactor, h.sockets[0].dup(), h.server._accepted)
+            try:
+                for number in range(10):
+                    h.guest().connect(f"client {number}")
+            except BlockingIOError as error:
+                raise Failure(f"{number} of 10 clients connect; {error!r} ends the loop") from error
+            finally:
+                other.close()
+            return "10 of 10 clients connect"
+
+
+def read(self: Stream) -> None:
+    data = self._sock.recv(self._limits.read_size)
+    self._ended = not data
+    self._waiting = bytes(self._incoming + data)
+    self._incoming.clear()
+    self._hand_over()
+
+
+class TestReceive(Pitfall):
+    """In the simulator: a client sends 100 lines, and one `recv` in three would block."""
+
+    shown = "s"
+    usually = "a client with whom nothing is wrong is dropped"
+    handled = Stream._read
+    naive = {"kv.stream.Stream._read": read}
+
+    def scenario(self) -> str:
+        kernel = Kernel(Random(5), Dice(blocked=1 / 3), [])
+        reactor, peer = Reactor(kernel.selector, kernel.time), Peer(kernel, 1)
+        peer.socket.fd = kernel.open(peer.socket)
+        owner = mock.Mock(**{"line_received.return_value": 1})
+        stream = Stream(reactor, peer.socket, owner, Limits(read_size=100))
+        peer.write(b"a line\n" * 100)
+        while stream.phase is OPEN and stream.lines < 100:
+            reactor.turn()
+        if stream.lines < 100:
+            raise Failure(
+                f"{stream.lines} of 100 lines arrive; then {owner.closed.call_args[0][0]!r}"
+            )
+        blocked = sum("recv would block" in what for what in kernel.trace)
+        return f"100 of 100 lines arrive; {blocked} times `recv` would have blocked"
+
+
+def flush(self: Stream) -> None:
+    if self._outgoing:
+        sent = self._sock.send(self._outgoing)
+        del self._outgoing[:sent]
+    if not self._outgoing and self.phase is CLOSING:
+        self._shut_down()
+    self._update_interest()
+
+
+class TestSend(Pitfall):
+    """A client that does not read yet asks for a value of 265 characters 300 times."""
+
+    usually = "a client that reads slowly is dropped"
+    handled = Stream.flush
+    naive = {"kv.stream.Stream.flush": flush}
+
+    def scenario(self) -> str:
+        with house(stream={"high_water": 1 << 20}) as h:
+            guest = h.guest(reads=False)
+            guest.send_raw(guest.key.line).send("CONNECT slow", "PUT k", "v" * 265)
+            guest.send(*["GET k"] * 300)
+            guest.reads = True
+            h.settle()
+            replies = guest.received.count(b"\n") - 3
+            if h.server.drops:
+                raise Failure(f"{replies} of 300 replies arrive; the client is dropped")
+            return f"{replies} of 300 replies arrive"

@@ -1,0 +1,87 @@
+"""An interest that has nothing to do makes the loop spin
+
+A socket is readable now and then, but writable nearly always: whenever its send buffer has room.
+Who asks for both, to be on the safe side, is told so on every turn, and burns a processor to serve
+nobody. So write interest is on only while there is something to write, and read interest while what
+comes would be taken; and at times that is neither. But there is no such thing as no interest:
+`register` refuses 0, and so does `modify` with select and kqueue. With epoll and poll, `modify`
+takes it and seems to work, until the connection is reset: that is reported unasked, on every turn.
+What is paused has to be unregistered.
+"""
+
+import selectors
+import socket
+
+from house import Guest, house
+
+from kv.reactor import READ, WRITE, Registration
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+TURNS = 50
+
+
+def update_interest(self: Stream) -> None:
+    self._registration.set(READ | WRITE)
+
+
+class TestWriteInterest(Pitfall):
+    """A client connects, sends its key, gets the server's, and falls silent."""
+
+    shown = "m"
+    usually = "the loop spins for as long as there is a connection"
+    handled = Stream._update_interest
+    naive = {"kv.stream.Stream._update_interest": update_interest}
+
+    def scenario(self) -> str:
+        with house() as h:
+            h.guests.append(guest := Guest(h))
+            guest.unsent += guest.key.line
+            woken = 0
+            for turn in range(2 * TURNS):
+                h.reactor.turn()
+                guest.read()
+                woken += turn >= TURNS and h.selector.idle == 0  # something was ready
+            assert guest.received
+            if woken:
+                raise Failure(f"{woken} of {TURNS} turns find something ready, and do nothing")
+            return f"0 of {TURNS} turns find something ready"
+
+
+def set_interest(self: Registration, interest: int) -> None:
+    if self.interest:
+        self._selector.modify(self._fileobj, interest, self)
+    else:
+        self._selector.register(self._fileobj, interest, self)
+    self.interest = interest
+
+
+class TestPause(Pitfall):
+    """A socket is paused, and its peer hangs up: under `select`, and under the system's best."""
+
+    shown = "m"
+    usually = "a pause is refused, or the loop spins once the peer of a paused socket hangs up"
+    handled = Registration.set
+    naive = {"kv.reactor.Registration.set": set_interest}
+
+    def scenario(self) -> str:
+        seen = [paused(selectors.SelectSelector()), paused(selectors.DefaultSelector())]
+        told = f"{seen[0]} under select, {seen[1]} under {selectors.DefaultSelector.__name__}"
+        if seen != [0, 0]:
+            raise Failure(f"wake-ups in {TURNS} turns: {told}")
+        return f"wake-ups in {TURNS} turns: {told}"
+
+
+def paused(selector: selectors.BaseSelector) -> int | str:
+    """How often a paused socket wakes the loop, or why it cannot be paused."""
+    ours, theirs = socket.socketpair()
+    with selector, ours, theirs:
+        registration = Registration(selector, ours, lambda _: None)
+        registration.set(READ)
+        try:
+            registration.set(0)
+        except ValueError as error:
+            return repr(error)
+        theirs.close()
+        return sum(bool(selector.select(0)) for _ in range(TURNS))

@@ -1,0 +1,47 @@
+"""A peer never reads its replies
+
+A client may send as fast as it likes and read nothing. Its own buffer fills, then ours in the
+kernel, and from there on replies collect in this process. Nothing is wrong with any one step: the
+request is small and valid, the reply is due. But a request of 89 octets for a value of 265
+characters owes 429, so whoever appends replies to a list for as long as requests come has given
+every client a lever on its memory. The remedy is older than the Internet: who is owed too much is
+not read from, until it has taken some of it. Its own sending then stops, too, by TCP's window.
+"""
+
+from house import house
+
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+GETS = 4000
+
+
+def hand_over_lines(self: Stream) -> None:
+    *lines, rest = self._waiting.split(b"\n")
+    self._waiting = b""
+    self._incoming += rest
+    for line in lines:
+        self._owner.line_received(line)
+
+
+class TestUnreadReplies(Pitfall):
+    """A client asks 4,000 times for a value of 265 characters, and reads nothing."""
+
+    usually = "the server keeps all replies that one client does not take"
+    handled = Stream._hand_over_lines
+    naive = {"kv.stream.Stream._hand_over_lines": hand_over_lines}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest(reads=False)
+            guest.send_raw(guest.key.line).send("CONNECT full", "PUT k", "v" * 265)
+            guest.send(*["GET k"] * GETS)
+            (connection,) = h.server.connections
+            kept = connection.stream.unsent
+            if kept > 100_000:
+                raise Failure(f"{kept:,} octets of replies wait in the server")
+            guest.reads = True
+            h.settle()
+            assert len(guest.texts()) == 2 + GETS
+            return f"{kept:,} octets of replies wait in the server; once it reads, it has them all"

@@ -1,0 +1,37 @@
+"""A slow reader is taken for one that has stalled
+
+A peer that takes nothing for a minute is to be given up. But what it takes cannot be seen: what can
+be seen is that `send` finds room in our kernel's buffer. Left to itself, Linux lets that buffer
+grow to 4 MB and reports it writable again when a third is free. An honest reader at 4 KiB a second
+needs minutes to make that much room, and in all that time the socket is not writable once. So the
+deadline, which is short of that, ends a connection that was working. What helps is not a longer
+deadline but a smaller buffer, in which progress shows.
+"""
+
+from house import house
+
+from .pitfall import Failure, Pitfall
+
+SECONDS = 150
+
+
+class TestStalled(Pitfall):
+    """A client has asked for more than the buffers hold, and takes 4 KiB a second of it."""
+
+    usually = "an honest reader that is slow is dropped"
+    handled = "kv.stream.KERNEL_BUFFER"
+    naive = {"kv.stream.KERNEL_BUFFER": 2 << 20}  # Linux doubles it: the 4 MB of its own choice
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest(reads=False)
+            guest.send_raw(guest.key.line).send("CONNECT slow", "PUT k", "v" * 265)
+            (connection,) = h.server.connections
+            while not connection.stream.unsent:
+                guest.send(*["GET k"] * 100)
+            for second in range(SECONDS):
+                guest.take(4096)
+                h.wait(1)
+                if not h.server.connections:
+                    raise Failure(f"it is dropped as stalled after {second + 1} s of 4 KiB each")
+            return f"it is still there after {SECONDS} s of 4 KiB each"

@@ -1,0 +1,45 @@
+"""Nagle's algorithm waits for the peer, and the peer waits for us
+
+Nagle's algorithm (RFC 896) keeps a small segment back while an earlier one is not acknowledged, in
+the hope of more to put into it. Delayed acknowledgement (RFC 1122, 4.2.3.2) keeps back the
+acknowledgement, in the hope of data to put it on. Where the second of two small replies waits for
+the acknowledgement of the first, and the client for the second reply, both hope in vain until the
+client's kernel gives in: after 40 ms on Linux, 500 ms at most by the standard. With one reply to
+one request it never happens; it takes a client that sends two.
+"""
+
+import socket
+from socket import IPPROTO_TCP, TCP_NODELAY
+
+from house import house
+
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+REAL_INIT = Stream.__init__
+
+
+def init(self: Stream, reactor: object, sock: socket.socket, *rest: object) -> None:
+    REAL_INIT(self, reactor, sock, *rest)
+    sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 0)  # which is the default
+
+
+class TestNagle(Pitfall):
+    """A client sends two commands at once; their replies go out in two turns of the loop."""
+
+    shown = "m"
+    usually = "the second of two small replies stays in our own kernel"
+    handled = Stream.__init__
+    naive = {"kv.stream.Stream.__init__": init}
+
+    def scenario(self) -> str:
+        with house(stream={"quantum": 1}) as h:
+            guest = h.guest().connect()
+            for _ in range(20):  # until its kernel expects it to answer, and waits for that
+                guest.ask("GET k")
+            replies = guest.ask("GET k", "GET k")
+            told = f"{len(replies)} of 2 replies have left when there is nothing to do any more"
+            if len(replies) < 2:
+                raise Failure(told)
+            return told

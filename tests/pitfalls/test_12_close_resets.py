@@ -1,0 +1,45 @@
+"""Closing with unread input destroys what was sent
+
+`close` looks like the end of a conversation: what was sent will still arrive, and then FIN. That
+holds only if all input has been read. If one octet is left unread in our kernel, or arrives
+afterwards, the kernel sends RST instead (RFC 2525, section 2.17) and drops what it had accepted
+and not delivered yet; some systems also drop what has arrived and was not read. So the replies that
+a client with a mistake in its script is owed are lost in just the case in which it needs them. The
+order that works: send everything, shut down our side, read and throw away until the peer has ended
+its own or a bound is reached, close.
+"""
+
+from house import SERVER_KEY, house
+
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+VALUE = "v" * 265
+
+
+def close(self: Stream) -> None:
+    self.flush()
+    self._close_socket(None)
+
+
+class TestCloseResets(Pitfall):
+    """A client sends 150 commands, a mistake, and goes on; then it begins to read."""
+
+    usually = "replies that `send` had accepted are lost"
+    handled = Stream.close
+    naive = {"kv.stream.Stream.close": close}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest(reads=False)
+            guest.send_raw(guest.key.line).send("CONNECT a", "PUT k", VALUE, *["GET k"] * 150)
+            guest.send("HELLO")
+            guest.send("GET k")
+            guest.reads = True
+            h.settle()
+            replies = bytes(guest.received).count(SERVER_KEY.seal(VALUE.encode()) + b"\n")
+            told = f"{replies} of the 150 replies that are due arrive"
+            if replies < 150:
+                raise Failure(told)
+            return told

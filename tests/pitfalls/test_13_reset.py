@@ -1,0 +1,53 @@
+"""A peer resets the connection in the middle of a message
+
+A program that is killed, or that closes with unread input, ends its connections with RST, and what
+the other side sees is no end of input but an exception: ECONNRESET from `recv`, EPIPE or ECONNRESET
+from `send`, ENOTCONN from `shutdown`, ETIMEDOUT where a network swallows everything. It can come
+from any call on the socket at any moment. It is no error of this program; but it is the end of that
+connection, and all that belongs to it must end with it. Cleaning up is usually written where `recv`
+returns b"", and on developers' machines every connection ends there.
+"""
+
+import socket
+
+from house import house
+
+from kv.stream import NO_LINGER, Stream
+
+from .pitfall import Failure, Pitfall
+
+REAL_READ = Stream._read
+
+
+def read(self: Stream) -> None:
+    try:
+        self._sock.recv(1, socket.MSG_PEEK)
+    except OSError:  # nothing can be said to a peer that is gone
+        self._registration.set(0)
+        self._sock.close()
+        return
+    REAL_READ(self)
+
+
+class TestReset(Pitfall):
+    """A client resets its connection in the middle of a line and comes back, twenty times."""
+
+    usually = "only a connection that ends politely is cleaned up after"
+    handled = Stream._read
+    naive = {"kv.stream.Stream._read": read}
+
+    def scenario(self) -> str:
+        with house() as h:
+            came_back = 0
+            for _ in range(20):
+                guest = h.guest()
+                guest.send_raw(guest.key.line).send("CONNECT the same id")
+                came_back += guest.texts() == ["CONNECT: OK"]
+                guest.send_raw(guest.key.seal(b"GET k")[:40])
+                guest.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+                guest.socket.close()
+                h.settle()
+            told = f"{came_back} of 20 times it has its id, {len(h.server.connections)} are left"
+            if h.server.connections:
+                raise Failure(told)
+            return told

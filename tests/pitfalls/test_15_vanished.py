@@ -1,0 +1,64 @@
+"""A peer disappears without a packet
+
+A machine that loses its power, or a network that loses its way, sends no FIN and no RST. TCP has no
+heartbeat: a connection on which nobody speaks can last for years after its other end is gone, and
+its id with it. Keepalive asks, but by default only after two hours (RFC 1122, 4.2.3.6), so all
+three of its times have to be set. It also asks only while nothing else is on its way: replies that
+nobody acknowledges are sent again for a quarter of an hour, unless TCP_USER_TIMEOUT (RFC 5482) says
+otherwise. No test can pull a plug; what can be looked at is the socket. The idle deadline, which
+needs nothing from the kernel, can be seen at work.
+"""
+
+import math
+import socket
+
+from house import House, house
+
+from kv.server import Connection
+from kv.stream import KEEPALIVE
+
+from .pitfall import Failure, Pitfall
+
+
+class TestKeepalive(Pitfall):
+    """What is set on the server's side of a connection that was just made."""
+
+    shown = "e"
+    usually = "the id of a client that vanished stays in use for hours"
+    handled = "kv.stream.KEEPALIVE"
+
+    def scenario(self) -> str:
+        with house() as h:
+            h.guest().connect()
+            (connection,) = h.server.connections
+            sock = connection.stream._sock
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            times = {option: sock.getsockopt(socket.IPPROTO_TCP, option) for option in KEEPALIVE}
+            assert times == KEEPALIVE
+            idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))
+            seconds = times[idle] + times[socket.TCP_KEEPINTVL] * times[socket.TCP_KEEPCNT]
+            return f"a peer that answers nothing is gone after {seconds} s"
+
+
+def idled(self: Connection) -> None:
+    self._deadline = self._server.reactor.call_later(math.inf, self._idled)
+
+
+class TestIdle(Pitfall):
+    """A client connects and says nothing for an hour, as one does whose machine is switched off."""
+
+    usually = "a client that never speaks again keeps its place for ever"
+    handled = Connection._idled
+    naive = {"kv.server.Connection._idled": idled}
+
+    def scenario(self) -> str:
+        def after(h: House, seconds: float) -> str:
+            h.wait(seconds)
+            return f"{len(h.store)} session after {h.clock.now:g} s"
+
+        with house() as h:
+            h.guest().connect()
+            told = f"{after(h, 3599)}, {after(h, 2)}"
+            if len(h.store):
+                raise Failure(told)
+            return told

@@ -1,0 +1,40 @@
+"""An accepted socket blocks until told otherwise
+
+On Linux a socket that `accept` returns does not inherit O_NONBLOCK from its listener (accept(2),
+"NOTES"); on macOS and the BSDs it does, so that a program can be right there and wrong here. Nobody
+notices as long as `recv` comes after readiness and replies are small. Then one client does not
+read: `send` waits for room in its buffer, which is what a blocking socket is for, and the one
+thread that serves everybody waits with it, until that client reads or goes away.
+"""
+
+import socket
+
+from house import house
+
+from kv.stream import Stream
+
+from .pitfall import Pitfall
+
+REAL_INIT = Stream.__init__
+
+
+def init(self: Stream, reactor: object, sock: socket.socket, *rest: object) -> None:
+    REAL_INIT(self, reactor, sock, *rest)
+    sock.setblocking(True)  # as it was when it came from accept
+
+
+class TestBlocking(Pitfall):
+    """One client asks for more than the buffers hold and reads nothing; another asks for a key."""
+
+    usually = "one client that does not read stops the server for everybody"
+    handled = Stream.__init__
+    naive = {"kv.stream.Stream.__init__": init}
+    patience = 0.3
+
+    def scenario(self) -> str:
+        with house() as h:
+            other = h.guest().connect("bob")
+            greedy = h.guest(reads=False)
+            greedy.send_raw(greedy.key.line).send("CONNECT alice", "PUT k", "v" * 265)
+            greedy.send(*["GET k"] * 1000)
+            return f"the other one gets its reply: {other.ask('GET k')[0]}"

@@ -1,0 +1,86 @@
+"""`accept` fails for somebody else's reasons, and never comes to an end
+
+A connection can die while it waits to be accepted. Linux reports that from `accept`, and errors
+that its network had already (ENETDOWN, EHOSTUNREACH, EPROTO and others: accept(2), "Error
+handling"). They say nothing of the listener, but whoever lets them out of the loop has a server
+that any passer-by can end. The other way round, whoever accepts until "would block" accepts for as
+long as new connections come faster than that, and meanwhile serves nobody.
+"""
+
+import socket
+from contextlib import ExitStack
+from random import Random
+
+from house import house
+from simulation.kernel import Dice, Kernel
+from simulation.network import Peer
+from simulation.sockets import Listening
+
+from kv.listener import Listener
+from kv.reactor import Reactor
+
+from .pitfall import Failure, Pitfall
+
+
+def ready(self: Listener) -> None:
+    try:
+        sock, address = self._sock.accept()
+    except BlockingIOError:
+        return
+    self._accepted(sock, address)
+
+
+class TestDead(Pitfall):
+    """In the simulator: of 40 connections that wait, about every other one is dead by now."""
+
+    shown = "s"
+    usually = "a connection that died before it was accepted ends the server"
+    handled = "kv.listener.DEAD_CONNECTION"
+    naive = {"kv.listener.Listener._ready": ready}
+
+    def scenario(self) -> str:
+        kernel = Kernel(Random(1), Dice(dead=0.5), [])
+        reactor, listening = Reactor(kernel.selector, kernel.time), Listening(kernel)
+        accepted: list[socket.socket] = []
+        Listener(reactor, listening, lambda sock, _: accepted.append(sock))
+        listening.queue.extend(Peer(kernel, number).socket for number in range(40))
+        while listening.queue:
+            try:
+                reactor.turn()
+            except OSError as error:
+                left = len(listening.queue)
+                raise Failure(f"{error.strerror} ends the loop; {left} of 40 wait") from error
+        return f"{40 - len(accepted)} are dead, and the other {len(accepted)} of 40 are accepted"
+
+
+def ready_for_all(self: Listener) -> None:
+    while True:
+        try:
+            sock, address = self._sock.accept()
+        except BlockingIOError:
+            return
+        self._accepted(sock, address)
+
+
+class TestBatch(Pitfall):
+    """400 connections come at once, and a client that was there before asks for a key."""
+
+    usually = "nobody is served while connections come"
+    handled = "kv.listener.BATCH"
+    naive = {"kv.listener.Listener._ready": ready_for_all}
+
+    def scenario(self) -> str:
+        with ExitStack() as stack, house() as h:
+            h.guest().connect()
+            for _ in range(400):
+                sock = stack.enter_context(socket.socket())
+                sock.setblocking(False)
+                sock.connect_ex(("127.0.0.1", h.port))
+            h.reactor.turn()
+            accepted = len(h.server.connections) - 1
+            stack.close()
+            h.settle()
+            told = f"{accepted} of 400 connections are accepted in one turn of the loop"
+            if accepted > 100:
+                raise Failure(told)
+            return told

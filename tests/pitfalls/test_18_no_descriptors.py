@@ -1,0 +1,59 @@
+"""No descriptor is left to accept with
+
+When a process has as many descriptors as it may, `accept` fails with EMFILE (ENFILE for the whole
+machine, ENOBUFS and ENOMEM for other things that can run out). The connection stays in the queue,
+so the listener stays readable, and a level-triggered loop comes back at once, to the same error:
+the processor is busy with nothing, and the log fills the disk, just when the server has the most to
+do. Crashing is worse, as it throws out those who had got in. There is nothing to do but to look
+away for a moment and try again.
+"""
+
+import os
+import resource
+import socket
+
+from house import house
+
+from kv.listener import RETRY, Listener
+
+from .pitfall import Failure, Pitfall
+
+TURNS = 50
+
+
+def back_off(self: Listener, error: OSError) -> None:
+    pass  # the next one may work
+
+
+class TestNoDescriptors(Pitfall):
+    """A client wants to connect and there is no descriptor left; half a second later there is."""
+
+    shown = "m"
+    usually = "the loop spins until somebody leaves"
+    handled = Listener._back_off
+    naive = {"kv.listener.Listener._back_off": back_off}
+
+    def scenario(self) -> str:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with house() as h, socket.socket() as client:
+            client.connect(("127.0.0.1", h.port))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), limits[1]))
+            try:
+                woken = 0
+                for _ in range(TURNS):
+                    h.reactor.turn()
+                    woken += h.selector.idle == 0
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            told = f"{woken} of {TURNS} turns find the listener ready, and can do nothing"
+            if woken > 1:
+                raise Failure(told)
+            h.wait(RETRY)
+            return f"{told}; {len(h.server.connections)} connection {RETRY} s later"
+
+
+def lowest_free() -> int:
+    """The number that the next descriptor would have."""
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor

@@ -1,0 +1,75 @@
+"""There is a limit of connections
+
+A server that can serve so many has to do something about the next one. Accepting it and closing at
+once looks fair, but to the client it is a server that resets it, with nothing to tell "come back
+later" from a crash, and while many try, the server is busy with turning them away. The kernel has a
+queue for this: whoever is not accepted waits there, connected as far as it can tell, and gets in
+when somebody leaves. It takes no more than not calling `accept`, and not watching the listener
+either, since somebody who waits there makes it readable all the time.
+"""
+
+import socket
+
+from house import house
+
+from kv.address import Address
+from kv.listener import Listener
+from kv.server import Connection, Server
+
+from .pitfall import Failure, Pitfall
+
+
+def accepted(self: Server, sock: socket.socket, address: Address) -> None:
+    if len(self.connections) >= self.settings.max_connections:
+        sock.close()
+    else:
+        self.connections[Connection(self, sock, address)] = None
+
+
+class TestLimit(Pitfall):
+    """Five clients come to a server for two; as each is done, it leaves."""
+
+    usually = "whoever comes when it is full is thrown out"
+    handled = Server._accepted
+    naive = {"kv.server.Server._accepted": accepted}
+
+    def scenario(self) -> str:
+        with house(max_connections=2) as h:
+            guests = [h.guest() for _ in range(5)]
+            for number, guest in enumerate(guests):
+                if not guest.ended:
+                    guest.send_raw(guest.key.line).send(f"CONNECT {number}", "DISCONNECT")
+                guest.socket.close()
+                h.settle()
+            served = sum(guest.texts() == ["CONNECT: OK", "DISCONNECT: OK"] for guest in guests)
+            told = f"{served} of 5 clients are served"
+            if served < 5:
+                raise Failure(told)
+            return told
+
+
+def pause(self: Listener) -> None:
+    self._paused = True
+
+
+class TestPause(Pitfall):
+    """A third client waits at a server for two."""
+
+    shown = "m"
+    usually = "the loop spins while somebody waits"
+    handled = Listener.pause
+    naive = {"kv.listener.Listener.pause": pause}
+
+    def scenario(self) -> str:
+        with house(max_connections=2) as h, socket.socket() as third:
+            for name in ("alice", "bob"):
+                h.guest().connect(name)
+            third.connect(("127.0.0.1", h.port))
+            woken = 0
+            for _ in range(50):
+                h.reactor.turn()
+                woken += h.selector.idle == 0
+            told = f"{woken} of 50 turns find the listener ready"
+            if woken:
+                raise Failure(told)
+            return told

@@ -1,0 +1,81 @@
+"""More descriptors than `select`, or the system, allows
+
+`select` takes a set of FD_SETSIZE bits, mostly 1024, and cannot name a descriptor above: Python
+raises `ValueError`, C writes somewhere else. `poll`, `epoll` and `kqueue` have no such limit. To
+keep programs that use `select` from harm the soft limit of descriptors is 1024 on most systems,
+and a program that does not raise it (it may, up to the hard limit: getrlimit(2)) has EMFILE with a
+thousand clients, whatever its own limit of connections says. Neither is seen below a thousand.
+"""
+
+import fcntl
+import os
+import resource
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from kv import process
+from kv.process import affordable
+from kv.reactor import READ, Reactor
+
+from .pitfall import Failure, Pitfall
+
+WANTED = 1500
+
+
+@contextmanager
+def soft_limit(limit: int) -> Iterator[None]:
+    """While this lasts, the soft limit of descriptors is another."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class TestSelect(Pitfall):
+    """A socket with the number 1500 is watched."""
+
+    usually = "`select` ends the loop at the 1024th descriptor"
+    handled = Reactor
+    naive = {"selectors.DefaultSelector": selectors.SelectSelector}
+
+    def scenario(self) -> str:
+        with soft_limit(2 * WANTED), ExitStack() as stack:
+            low, peer = (stack.enter_context(sock) for sock in socket.socketpair())
+            high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, WANTED)
+            sock = stack.enter_context(socket.socket(fileno=high))
+            reactor = Reactor()
+            stack.callback(reactor.close)
+            reactor.register(sock, lambda _: sock.recv(10)).set(READ)
+            peer.send(b"x")
+            try:
+                reactor.turn()
+            except ValueError as error:
+                raise Failure(f"descriptor {high}: {error}") from error
+            return f"descriptor {high} is read from"
+
+
+def hopeful(connections: int) -> int:
+    return connections
+
+
+class TestSoftLimit(Pitfall):
+    """A server for 500 connections is started where the soft limit is 256."""
+
+    usually = "the limit of descriptors is reached long before that of connections"
+    handled = affordable
+    naive = {"kv.process.affordable": hopeful}
+
+    def scenario(self) -> str:
+        with soft_limit(256), ExitStack() as stack:
+            promised = process.affordable(500)
+            for number in range(promised):
+                try:
+                    stack.callback(os.close, os.dup(0))
+                except OSError as error:
+                    told = f"{error.strerror} at connection {number} of {promised}"
+                    raise Failure(told) from error
+            return f"there are descriptors for {promised} of 500 connections"

@@ -1,0 +1,150 @@
+"""Connecting takes time, and ends in one of two ways
+
+`connect` waits for the other side's answer: at once on the developer's machine, a minute or two
+where a packet filter swallows the question, and nobody else is served meanwhile. On a non-blocking
+socket it says EINPROGRESS, and the socket becomes writable when the matter is decided. Writable
+does not mean connected: SO_ERROR has the verdict, and whoever does not ask gets it from the first
+`send`, where nobody knows any more what to try instead. For a name has several addresses
+(`localhost` may be `::1` and `127.0.0.1`), and when the first one refuses, the next may well
+answer.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from house import Clock, Selector
+
+from kv.connector import Connector
+from kv.reactor import Reactor
+
+from .pitfall import Failure, Pitfall
+
+
+class Attempt:
+    """A connector in a loop of its own, its clock moved by hand."""
+
+    def __init__(self, *sockets: socket.socket) -> None:
+        self.clock = Clock()
+        self.reactor = Reactor(Selector(), self.clock)
+        self.said: list[socket.socket | OSError] = []
+        addresses = [(socket.AF_INET, sock.getsockname()) for sock in sockets]
+        self.connector = Connector(self.reactor, addresses, 10, self.said.append, self.said.append)
+
+    def outcome(self) -> socket.socket | OSError:
+        """A socket that is connected, or why there is none."""
+        while not self.said:
+            self.reactor.turn()
+        return self.said[0]
+
+    def close(self) -> None:
+        """Closes whatever there is."""
+        self.connector.close()
+        self.reactor.close()
+        for sock in self.said:
+            if isinstance(sock, socket.socket):
+                sock.close()
+
+
+def listening(backlog: int = 10) -> socket.socket:
+    """A port that answers."""
+    return socket.create_server(("127.0.0.1", 0), backlog=backlog)
+
+
+def refusing() -> socket.socket:
+    """A port that refuses: it is taken, and nobody listens."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+@contextmanager
+def silent() -> Iterator[socket.socket]:
+    """A port that never answers: its queue of connections is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(listening(0))
+        for _ in range(20):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener
+
+
+def try_next(self: Connector) -> None:
+    """What is usually written."""
+    family, self.address = self._addresses.pop(0)
+    self._sock = socket.socket(family)
+    self._sock.connect(self.address)
+    self._sock.setblocking(False)
+    self._connected(self._sock)
+
+
+class TestInProgress(Pitfall):
+    """The first of two addresses never answers."""
+
+    usually = "the loop stands still until the other side answers"
+    handled = Connector._try_next
+    naive = {"kv.connector.Connector._try_next": try_next}
+    patience = 0.3
+
+    def scenario(self) -> str:
+        with silent() as first, listening() as second, closing(Attempt(first, second)) as attempt:
+            for _ in range(50):
+                attempt.reactor.turn()
+            attempt.clock.now = 5.0
+            sock = attempt.outcome()
+            assert isinstance(sock, socket.socket) and sock.getpeername() == second.getsockname()
+            return "the loop turns 50 times meanwhile; after 5 of 10 s the next address is tried"
+
+
+def decided(self: Connector) -> None:
+    """What is usually written."""
+    self._release()
+    sock, self._sock = self._sock, None
+    self._connected(sock)
+
+
+class TestVerdict(Pitfall):
+    """The only address refuses."""
+
+    usually = "what is writable is taken for connected"
+    handled = Connector._decided
+    naive = {"kv.connector.Connector._decided": decided}
+
+    def scenario(self) -> str:
+        with refusing() as port, closing(Attempt(port)) as attempt:
+            outcome = attempt.outcome()
+            if isinstance(outcome, OSError):
+                return f"it is said not to be connected: {os.strerror(outcome.errno)}"
+            try:
+                outcome.send(b"x")
+            except OSError as error:
+                raise Failure(f"it is said to be connected; the first send: {error}") from error
+            raise AssertionError("the port did not refuse")
+
+
+def decided_for_all(self: Connector) -> None:
+    """What is usually written."""
+    self._release()
+    status = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if status:
+        self._failed(OSError(status, os.strerror(status)))
+    else:
+        sock, self._sock = self._sock, None
+        self._connected(sock)
+
+
+class TestNextAddress(Pitfall):
+    """The first of two addresses refuses, the second answers."""
+
+    usually = "the first address that refuses is the end"
+    handled = Connector._decided
+    naive = {"kv.connector.Connector._decided": decided_for_all}
+
+    def scenario(self) -> str:
+        with refusing() as first, listening() as second, closing(Attempt(first, second)) as attempt:
+            outcome = attempt.outcome()
+            if isinstance(outcome, OSError):
+                raise Failure(f"after 1 of 2 addresses: {os.strerror(outcome.errno)}")
+            return "after 2 of 2 addresses: connected"

@@ -1,0 +1,60 @@
+"""A script larger than memory
+
+A client that sends command after command without waiting for each reply is many times as fast, so a
+script is read line by line, and every line sent. What the server has not answered yet has to be
+remembered, to know which reply belongs to what, and what the kernel does not take has to be kept.
+With the hundred lines of a test that is nothing. With a script of some gigabytes, or one that a
+program writes without end, the client takes in the whole of it as fast as it can be read, and is
+ended by the kernel for want of memory, while the server is still at the beginning.
+"""
+
+from kv.link import Link
+from kv.reactor import READ
+from kv.stdio import Input
+
+from .in_process import Pipe, client
+from .pitfall import Failure, Pitfall
+
+
+class TestWindow(Pitfall):
+    """A script of 400 commands, and a server that answers none of them."""
+
+    usually = "whatever can be read is sealed, sent and remembered"
+    handled = Link.room
+    naive = {"kv.link.WINDOW": 1_000_000_000, "kv.link.UNSENT": 1_000_000_000}
+
+    def scenario(self) -> str:
+        with Pipe() as script, Pipe() as output:
+            script.write(b"GET k\n" * 400)
+            with client(script.source, output.sink, output.sink) as (shell, _server):
+                for _ in range(50):
+                    shell._reactor.turn()
+                held = len(shell._link._conversation.awaiting)
+            if held > 64:
+                raise Failure(f"{held} of 400 commands await their replies")
+            return f"{held} of 400 commands await their replies, the others their turn"
+
+
+def read_on(self: Input, wanted: bool) -> None:
+    """What is usually written: reads whatever is there, to have it when it is wanted."""
+    self._registration.set(0 if self.ended else READ)
+
+
+class TestReadOn(Pitfall):
+    """A program writes 1000 KiB of commands into a pipe; the server answers none of them."""
+
+    usually = "commands that may not be sent yet are read all the same"
+    handled = Input.read_on
+    naive = {"kv.stdio.Input.read_on": read_on}
+
+    def scenario(self) -> str:
+        written = 0
+        with Pipe() as script, Pipe() as output:
+            with client(script.source, output.sink, output.sink) as (shell, _server):
+                for _ in range(250):
+                    written += script.write(b"GET k\n\n\n" * 512)
+                    shell._reactor.turn()
+                held = len(shell._input._buffer)
+            if held > 1 << 16:
+                raise Failure(f"{held} octets of commands are in memory")
+            return f"{held} octets of commands are in memory; after {written} the writer waits"

@@ -1,0 +1,77 @@
+"""What peers send is shown to people
+
+A terminal obeys what it is sent: ESC and a few characters retitle it, clear it, or hide what
+follows, and CR goes back to the beginning of the line, to write over it. A client id or a value is
+a text of the peer's choice, and `print` and `logging` pass it on as it is; no test of one's own has
+such a text in it. Whoever means harm makes the log say, to those who look at it in a terminal, what
+the server never said, or puts a value there that repaints the screen of whoever asks for it.
+"""
+
+import logging
+import os
+
+from house import house
+
+from kv.server import Connection
+from kv.stdio import LogHandler, escaped
+
+from .in_process import Pipe, asked, client, turn
+from .pitfall import Failure, Pitfall
+
+
+def as_it_is(text: str) -> str:
+    """What is usually written: nothing."""
+    return text
+
+
+def named(self: Connection) -> str:
+    """What is usually written."""
+    return self.conversation.client_id
+
+
+class TestLog(Pitfall):
+    """A client whose id has CR and ESC in it breaks the protocol, and the log says so."""
+
+    usually = "in a terminal, the log says what the client chose"
+    handled = escaped
+    naive = {"kv.server.Connection.__str__": named, "kv.stdio.escaped": as_it_is}
+
+    def scenario(self) -> str:
+        log = logging.getLogger("kv")
+        with Pipe() as pipe, house() as h:
+            handler = LogHandler(pipe.sink)
+            guest = h.guest().connect("eve\r2026-01-01 00:00:00,000 INFO stopped\x1b[8m")
+            log.addHandler(handler)
+            log.setLevel(logging.INFO)
+            try:
+                guest.send("HELLO")
+            finally:
+                log.setLevel(logging.NOTSET)
+                log.removeHandler(handler)
+            logged = os.read(pipe.source, 65536)[24:]
+            if {*b"\r\x1b"} & {*logged}:
+                raise Failure(f"the log receives {logged!r}")
+            return f"the log receives {logged.decode().strip()}"
+
+
+class TestTerminal(Pitfall):
+    """A value that retitles terminals is shown in one."""
+
+    usually = "a value controls the terminal that shows it"
+    handled = escaped
+    naive = {"kv.shell.escaped": as_it_is}
+
+    def scenario(self) -> str:
+        screen, terminal = os.openpty()
+        with open(screen, "rb"), open(terminal, "wb"), Pipe() as keys:
+            keys.write(b"GET colour\n")
+            with client(keys.source, terminal, terminal) as (shell, server):
+                assert asked(shell, server) == "GET colour"
+                server.reply("\x1b]0;root@bank\x07blue")
+                turn(shell, lambda: shell._link.idle)
+                shown = b""
+                while not shown.endswith(b"\n"):
+                    shown += os.read(screen, 1000)
+            if b"\x1b" in shown:
+                raise Failure(f"the terminal receives {shown!r}")
+            return f"the terminal receives {shown.decode().strip()}"
