@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE, ROOT, wait_until
+from pitfalls.gallery import gallery
 from readme import renewed
 
 from kv.__main__ import parser
@@ -73,6 +74,14 @@ def test_a_link_leads_somewhere(link: str) -> None:
 
 def test_links_to_lines_and_the_table_of_pitfalls_are_up_to_date() -> None:
     assert renewed(README) == README, "python -m tests.readme brings them up to date"
+
+
+def test_every_pitfall_that_a_comment_names_is_in_the_gallery_once() -> None:
+    numbers = [entry.number for entry in gallery()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    source = "".join(path.read_text() for path in (ROOT / "kv").glob("*.py"))
+    named = {int(number) for number in re.findall(r"\((\d\d?)\)[.:;,)]?(?:\s|$)", source)}
+    assert named <= set(numbers)
 
 
 def test_every_module_is_on_the_map() -> None:

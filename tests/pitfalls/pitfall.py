@@ -37,7 +37,7 @@ class Pitfall:
     #: What is usually written: dotted name -> what to put there instead, while the scenario runs.
     naive: ClassVar[dict[str, Any]] = {}
     #: Seconds after which the scenario with the usual code is taken for hanging.
-    patience: ClassVar[float] = 0.5
+    patience: ClassVar[float] = 5.0
 
     def scenario(self) -> str:
         """Says in one sentence what happened; raises `Failure` if that is the pitfall."""

@@ -1,0 +1,56 @@
+"""A greedy client starves the others
+
+"Read until it would block, handle all that was read" is how the manuals say it for edge-triggered
+loops, and with clients that wait for each reply it is right. One that sends without waiting keeps
+such a loop to itself for as long as it sends faster than it is served, since there is always more
+to read. The bound is to be in work, not in time: a turn that ends after so many milliseconds ends
+somewhere else each time, and cannot be tested. What is left over waits for the next turn, behind
+everybody else who is ready.
+"""
+
+from house import house
+from wire import KEY
+
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+
+def read(self: Stream) -> None:
+    while True:
+        try:
+            data = self._sock.recv(self._limits.read_size)
+        except BlockingIOError:
+            break
+        if not data:
+            self.abort(None)
+            return
+        *lines, rest = bytes(self._incoming + data).split(b"\n")
+        self._incoming[:] = rest
+        for line in lines:
+            self._owner.line_received(line)
+        self.lines += len(lines)
+    self.flush()
+
+
+class TestGreedy(Pitfall):
+    """A client has sent 1,000 commands, and another one; the loop turns once."""
+
+    usually = "one client's commands are all handled before anybody else's"
+    handled = Stream._hand_over_lines
+    naive = {"kv.stream.Stream._read": read}
+
+    def scenario(self) -> str:
+        with house() as h:
+            greedy, polite = h.guest().connect("greedy"), h.guest().connect("polite")
+            (stream, _) = (connection.stream for connection in h.server.connections)
+            before = stream.lines
+            greedy.socket.send(KEY.seal(b"GET k") * 1000)
+            polite.socket.send(KEY.seal(b"GET k"))
+            h.reactor.turn()
+            handled = stream.lines - before
+            h.settle()
+            told = f"{handled} of 1,000 commands of one client are handled in a turn"
+            if handled > 100:
+                raise Failure(told)
+            return told

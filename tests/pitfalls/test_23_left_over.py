@@ -1,0 +1,35 @@
+"""What is left over in a buffer wakes nobody
+
+A selector knows what is in the kernel's buffers, not what is in ours. Whoever reads a lot and then
+handles a bounded part of it (22) has the rest in memory, and if that was all the client sent, no
+readiness will ever tell of it: the client waits for replies, and the server for the client. It
+shows only with clients that send more at once than is handled in one turn. The same trap waits in
+every buffered reader, TLS among them: `SSLSocket.pending()` is there for it.
+"""
+
+from house import house
+
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+
+def schedule(self: Stream) -> None:
+    pass  # the selector will call again
+
+
+class TestLeftOver(Pitfall):
+    """A client sends 150 commands at once, and waits."""
+
+    usually = "replies never come, and nothing is wrong"
+    handled = Stream._schedule
+    naive = {"kv.stream.Stream._schedule": schedule}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest().connect()
+            replies = guest.ask(*["GET k"] * 150)
+            told = f"{len(replies)} of 150 replies come"
+            if len(replies) < 150:
+                raise Failure(told)
+            return told

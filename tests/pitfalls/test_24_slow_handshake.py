@@ -1,0 +1,40 @@
+"""A peer that says one octet a second
+
+A connection costs a descriptor from the moment it is accepted, and whoever makes a thousand and
+says nothing has a thousand. A time-out on each `recv` is the usual answer, and looks right: it ends
+whoever is silent. But a client that sends one octet now and then is never silent for long, and so
+has its place for ever, at the price of one packet a minute ("Slowloris"). What has to have a
+deadline is not the silence but the whole of it: from accepting to the end of the handshake.
+"""
+
+from house import house
+
+from kv.server import Connection
+from kv.stream import Stream
+
+from .pitfall import Failure, Pitfall
+
+REAL_READ = Stream._read
+
+
+def read(self: Stream) -> None:
+    self._owner._deadline.postpone(self._owner._server.settings.handshake_timeout)
+    REAL_READ(self)
+
+
+class TestSlowHandshake(Pitfall):
+    """A client sends its key line, an octet a second."""
+
+    usually = "a client that trickles keeps its place for as long as it likes"
+    handled = Connection._handshake_timed_out
+    naive = {"kv.stream.Stream._read": read}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest()
+            for octet in guest.key.line[:60]:
+                if guest.ended:
+                    return f"it is dropped after {h.clock.now:g} s"
+                guest.send_raw(bytes([octet]))
+                h.wait(1)
+            raise Failure(f"it is still there after {h.clock.now:g} s")

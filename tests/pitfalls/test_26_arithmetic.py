@@ -1,0 +1,81 @@
+"""Arithmetic in the loop
+
+Nothing in an RSA operation waits, so no amount of non-blocking helps: while the private-key
+operation runs, a fifth of a millisecond for one block, nobody is served. Two things do help. Not
+doing it: one key gives one text one line, so what was sealed once can be remembered. And counting
+it: a turn that is bounded in messages lets one client have 64 sealings of five blocks each before
+anybody else is looked at, which is 70 ms; so work is weighed by what it costs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from house import house
+from wire import KEY
+
+from kv.cipher import PrivateKey
+from kv.protocol import ServerConversation
+
+from .pitfall import Failure, Pitfall
+
+
+@contextmanager
+def operations() -> Iterator[list[bytes]]:
+    """Collects what the private-key operation is done on."""
+    done: list[bytes] = []
+    real = PrivateKey._seal_block
+
+    def seal_block(self: PrivateKey, part: bytes) -> bytes:
+        done.append(part)
+        return real(self, part)
+
+    with mock.patch.object(PrivateKey, "_seal_block", seal_block):
+        yield done
+
+
+def sealed_value(self: ServerConversation, key: str) -> bytes:
+    return self._service.key.seal(self.session.values[key].encode("ascii"))
+
+
+class TestRemembered(Pitfall):
+    """A client asks for one value 100 times."""
+
+    shown = "m"
+    usually = "every reply costs a private-key operation"
+    handled = ServerConversation._sealed_value
+    naive = {"kv.protocol.ServerConversation._sealed_value": sealed_value}
+
+    def scenario(self) -> str:
+        with house() as h:
+            guest = h.guest().connect()
+            guest.send("PUT k", "v")
+            with operations() as done:
+                guest.ask(*["GET k"] * 100)
+        told = f"{len(done)} private-key operations for 100 replies"
+        if len(done) > 1:
+            raise Failure(told)
+        return told
+
+
+class TestWeighed(Pitfall):
+    """A client asks for 100 values of five blocks, none of which was asked for before."""
+
+    shown = "m"
+    usually = "a turn is bounded in messages, which may cost 20 or 2,000 µs each"
+    handled = "kv.protocol.SEALING"
+    naive = {"kv.protocol.SEALING": 0}
+
+    def scenario(self) -> str:
+        texts = [f"{number:03}" for number in range(100)]
+        with house() as h:
+            guest = h.guest().connect()
+            for text in texts:
+                guest.send(f"PUT {text}", "v" * 265)
+            guest.socket.send(b"".join(KEY.seal(f"GET {text}".encode()) for text in texts))
+            with operations() as done:
+                h.reactor.turn()
+        told = f"{len(done)} private-key operations in one turn of the loop"
+        if len(done) > 10:
+            raise Failure(told)
+        return told

@@ -1,0 +1,50 @@
+"""Calls that block and do not look like it
+
+A name look-up may ask a server at the other end of the world, and `getaddrinfo` returns when it has
+answered, or after some five seconds a try if it does not; no selector can wait for it. The classic
+is the log that wants the name of each client: the standard library's `BaseHTTPRequestHandler`
+looked it up until Python 3.3. Making an RSA key is arithmetic, but as long as bad luck will have
+it: 35 ms on average. Neither looks like waiting, so both end up in the loop. Here they are done
+before it runs, and a client's name is its address.
+"""
+
+import socket
+from unittest import mock
+
+from house import house
+
+from kv.address import Address
+from kv.process import serve
+from kv.server import Server
+
+from .pitfall import Failure, Pitfall
+
+REAL_ACCEPTED = Server._accepted
+
+
+def accepted(self: Server, sock: socket.socket, address: Address) -> None:
+    name = socket.getfqdn(address[0])  # for the log
+    REAL_ACCEPTED(self, sock, (name, address[1]))
+
+
+class TestNames(Pitfall):
+    """Ten clients come while the name server takes five seconds for an answer."""
+
+    usually = "everybody waits for a name server"
+    handled = serve
+    naive = {"kv.server.Server._accepted": accepted}
+
+    def scenario(self) -> str:
+        with house() as h:
+
+            def slow(host: str) -> str:
+                h.clock.now += 5
+                return host
+
+            with mock.patch("socket.getfqdn", slow):
+                for number in range(10):
+                    h.guest().connect(f"client {number}")
+            told = f"ten clients have a session after {h.clock.now:g} s"
+            if h.clock.now:
+                raise Failure(told)
+            return told
