@@ -26,7 +26,8 @@ def relinked(text: str) -> str:
     def target(match: re.Match[str]) -> str:
         module = importlib.import_module(f"kv.{match[3]}")
         thing = attrgetter(match[1])(module)
-        here = thing if hasattr(thing, "__qualname__") else f"{module.__name__}.{match[1]}"
+        code = isinstance(thing, property) or hasattr(thing, "__qualname__")
+        here = thing if code else f"{module.__name__}.{match[1]}"
         return f"[`{match[1]}`]({match[2]}#L{place(here)[1]})"
 
     return LINK.sub(target, text)
@@ -39,7 +40,8 @@ def table(entries: list[Entry]) -> str:
         head = f"[{entry.number}]({entry.path}) | {entry.title}"
         for way in entry.ways:
             path, line, name = place(way.handled)
-            rows.append(f"| {head} | {way.usually} | [`{name}`]({path}#L{line}) |")
+            usually = way.usually.replace("|", r"\|")
+            rows.append(f"| {head} | {usually} | [`{name}`]({path}#L{line}) |")
             head = " | "
     return "\n" + "\n".join(rows) + "\n\n"
 
