@@ -13,8 +13,8 @@ from kv.store import Store
 
 log = logging.getLogger("kv")
 
-#: Seconds within which a second signal is the first one arriving twice: at Ctrl-C the terminal
-#: sends one to the whole foreground group, and `make` passes its own on (29).
+#: Seconds within which a second signal is the first one arriving twice: whoever stops a process
+#: group sends SIGTERM to all of it, and `make`, which is one of them, passes its own on (29).
 SAME_REQUEST = 1.0
 #: Descriptors for everything but connections: standard ones, selector, listeners, and spare.
 RESERVED = 64

@@ -31,8 +31,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def escaped(text: str) -> str:
     r"""`text` fit for a terminal or a log line: control characters become \xNN or the like.
 
-    Peers choose their texts; an ESC among them can retitle, recolour or rewrite the terminal
-    that shows it, and a line feed can forge a log line (35).
+    Peers choose their texts: an ESC among them can retitle, recolour or rewrite the terminal
+    that shows it, and a carriage return can overwrite the line that it is in (35).
     """
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
@@ -40,8 +40,8 @@ def escaped(text: str) -> str:
 def open_missing() -> None:
     """Opens those of descriptors 0 to 2 that are closed on /dev/null; to be called first of all.
 
-    The lowest free number is the next descriptor. Started with standard error closed, a server's
-    first connection would be descriptor 2, and its log would go to a peer (30).
+    The lowest free number is the next descriptor. With standard error closed, what a server opens
+    next has the number 2, and where that is a connection its log goes to a peer (30).
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
