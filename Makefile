@@ -84,9 +84,10 @@ simulate: venv
 bench: venv
 	@exec .venv/bin/python -m tests.bench $(if $(filter-out 0,$(value QUICK)),--quick) $(value ARGS)
 
-## hold volume, latency and memory to their bounds, in about ten minutes
+## hold volume, latency and memory to their bounds, in under ten minutes, then simulate
 soak: venv
-	@exec .venv/bin/python -m tests.soak $(value ARGS)
+	@.venv/bin/python -m pytest -s -o python_files='soak_*.py' tests/soak $(value ARGS)
+	@exec .venv/bin/python -m tests.simulation $(worlds)
 
 ## check style, format and types
 lint: venv
