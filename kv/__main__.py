@@ -20,8 +20,6 @@ from kv.protocol import Command, Wire
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
 from kv.stream import Limits
-from kv.timeline import draw, read
-from kv.trace import Trace
 
 
 def port(text: str) -> int:
@@ -151,6 +149,8 @@ def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
     """The trace that was asked for, or nothing. Raises `OSError` if its file cannot be written."""
     if not options.trace and options.trace_file is None:
         return nullcontext()
+    from kv.trace import Trace  # noqa: PLC0415 (whoever wants none does not wait for it)
+
     path = options.trace_file
     file = open(path, "w") if path is not None else None  # noqa: SIM115 - the trace closes it
     return Trace(options.trace, file, os.isatty(2) and not os.environ.get("NO_COLOR"))
@@ -194,6 +194,8 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
 
 def run_timeline(options: argparse.Namespace) -> int:
     """Draws; a file that is no trace is one line and status 1."""
+    from kv.timeline import draw, read  # noqa: PLC0415 (as is `Trace`)
+
     try:
         print(draw(read(options.file)))
     except (OSError, ValueError) as error:

@@ -16,8 +16,8 @@ among many catches its own (see `Stream`).
 Some facts about selectors. They are level-triggered: a descriptor is reported again on every turn
 for as long as it is ready. So nobody has to read until "would block" before sleeping; but whoever
 leaves an interest on without acting on it makes the loop spin. An interest that has nothing to do
-is therefore switched off at once. That means unregistering: no selector registers an empty interest,
-and `poll` and `epoll`, which let one be modified to it, go on reporting a peer that hangs up.
+is therefore switched off at once. That means unregistering: no selector registers an empty
+interest, and `poll` and `epoll`, which let one be modified to it, still report a peer that hangs up.
 """
 
 import heapq

@@ -58,7 +58,7 @@ def run(
             results.append(measure(row, sides, scale.rounds, progress.step))
             progress.end()
     progress.begin("longer texts, larger keys")
-    costs = grow(scale.keys, progress.step)
+    costs = grow(scale.keys, scale.seconds / 3, progress.step)
     progress.end()
     found = None
     if crowd:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from kv.cipher import OVERHEAD, PrivateKey, block_size
 
-SECONDS = 0.1  # that one figure is measured
-
 
 @dataclass
 class Cost:
@@ -23,7 +21,7 @@ class Cost:
     sealing: float
 
 
-def grow(keys: tuple[int, ...], progress: Callable[[], None]) -> list[Cost]:
+def grow(keys: tuple[int, ...], seconds: float, progress: Callable[[], None]) -> list[Cost]:
     """The costs: of one to five blocks under the first key size, of one under the others."""
     costs = []
     for bits in keys:
@@ -32,16 +30,17 @@ def grow(keys: tuple[int, ...], progress: Callable[[], None]) -> list[Cost]:
             size = blocks * (block_size(bits) - OVERHEAD)
             texts = [(b"%04d" % number).ljust(size, b"x") for number in range(50)]
             lines = [key.seal(text) for text in texts]
-            costs.append(Cost(bits, blocks, timed(key.public.open, lines), timed(key.seal, texts)))
+            opening = timed(key.public.open, lines, seconds)
+            costs.append(Cost(bits, blocks, opening, timed(key.seal, texts, seconds)))
             progress()
     return costs
 
 
-def timed(operation: Callable[[bytes], object], arguments: list[bytes]) -> float:
-    """Seconds of processor time for one call."""
+def timed(operation: Callable[[bytes], object], arguments: list[bytes], seconds: float) -> float:
+    """Seconds of processor time for one call, measured for `seconds`."""
     count = 0
     start = now = time.process_time()
-    while now < start + SECONDS:
+    while now < start + seconds:
         operation(arguments[count % len(arguments)])
         count += 1
         now = time.process_time()
