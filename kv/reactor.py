@@ -17,7 +17,7 @@ Some facts about selectors. They are level-triggered: a descriptor is reported a
 for as long as it is ready. So nobody has to read until "would block" before sleeping; but whoever
 leaves an interest on without acting on it makes the loop spin. An interest that has nothing to do
 is therefore switched off at once. That means unregistering: no selector registers an empty
-interest, and `poll` and `epoll`, which let one be modified to it, still report a peer that hangs up.
+interest; `poll` and `epoll` let one be modified to it, and still report a peer that hangs up.
 """
 
 import heapq
