@@ -1,6 +1,11 @@
 """Connecting without blocking: to the first of several addresses that answers (33).
 
 Generic: hands the connected socket on and forgets it.
+
+Some facts about connecting. It takes a packet there and one back, and somebody at the other end to
+send it; a packet that is swallowed is sent again for two minutes. On a non-blocking socket
+`connect` begins all that and says EINPROGRESS. When the matter is decided, either way, the socket
+becomes writable, and SO_ERROR tells which way.
 """
 
 import errno

@@ -1,6 +1,12 @@
 """Accepting connections without blocking, and opening the sockets to accept them on.
 
 Generic: hands each accepted socket on and forgets it.
+
+Some facts about accepting. The kernel shakes hands with whoever connects, and asks nobody: the
+connection is established before the program knows of it, and waits in the listening socket's queue.
+While somebody is in the queue the socket is readable; `accept` takes the first one out, as a socket
+of its own. Not to call `accept` is thus all it takes to let people wait (19), and whatever goes
+wrong with one who waits comes out of `accept`, too (17).
 """
 
 import errno
@@ -13,7 +19,7 @@ from kv.reactor import READ, Reactor, Timer
 
 log = logging.getLogger("kv")
 
-#: The kernel's queue of connections that nobody has accepted yet.
+#: Connections that may wait in the queue; the kernel may have a lower limit (listen(2)).
 BACKLOG = 1024
 #: Connections accepted in one turn. Unbounded, a flood of them would starve the clients there are.
 BATCH = 64

@@ -1,4 +1,8 @@
-"""The process around the server's loop: descriptors, signals, exit status."""
+"""The process around the server's loop: descriptors, signals, exit status.
+
+A process has as many descriptors as its limit allows, and each connection needs one. Others talk to
+it by signals, which come at any moment: here each becomes a call in the loop's own turn.
+"""
 
 import logging
 import resource

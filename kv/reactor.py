@@ -13,6 +13,13 @@ simulation can supply both. One turn of the loop is:
 Callbacks must not block, and whatever they raise ends the loop: a callback that serves one peer
 among many catches its own (see `Stream`).
 
+Some facts about waiting. A system call on a descriptor (the small number that stands for an open
+socket, pipe or file) waits until it can be done: `recv` for octets, `send` for room, `accept` for
+somebody to come. A thread that waits for one peer serves no other. With O_NONBLOCK set such a call
+does what can be done now, or fails with EAGAIN, which Python raises as `BlockingIOError`. What is
+left to wait for is readiness, and a selector (`epoll`, `kqueue`, `poll`) waits for that of many
+descriptors in one call.
+
 Some facts about selectors. They are level-triggered: a descriptor is reported again on every turn
 for as long as it is ready. So nobody has to read until "would block" before sleeping; but whoever
 leaves an interest on without acting on it makes the loop spin. An interest that has nothing to do

@@ -1,4 +1,8 @@
-"""Joins a stream and a conversation for each client, within the server's limits."""
+"""Joins a stream and a conversation for each client, within the server's limits.
+
+Whatever happens to a connection, from a reset by its peer to a mistake in this program, ends in
+`Connection.closed`, once: so that is where all that belongs to it is given back.
+"""
 
 import logging
 import math

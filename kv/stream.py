@@ -1,6 +1,15 @@
 """One non-blocking TCP socket: lines in, lines out, back-pressure, closing.
 
-Generic: knows lines, not what they mean. What it does, in the order that the octets move:
+Generic: knows lines, not what they mean.
+
+Some facts about TCP sockets. The kernel has a buffer for each direction. `recv` takes out of one
+what has arrived; `send` puts into the other what there is room for, and TCP moves it over as the
+peer's kernel makes room, which is when the peer reads. What one `send` put in may come out of
+several `recv`s, or together with more. Each side ends its own direction, by `shutdown` or `close`:
+the other sees FIN, as the end of what it can read. RST ends both at once, and what was on its way
+is lost.
+
+What this does, in the order that the octets move:
 
 - Reading: an incomplete line is collected in `_incoming`, complete ones are split off and handed to
   the owner. Goal: O(n) in the octets received, however they are cut into pieces (1). Plan: a
