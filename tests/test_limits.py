@@ -112,8 +112,7 @@ def test_a_client_that_takes_4_kib_a_second_is_not_stalled() -> None:
             guest.take(4096)
             h.wait(1)
         assert h.server.connections and not h.server.drops
-        guest.reads = True
-        h.settle()
+        guest.read_on(603)
         assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 600]
 
 
@@ -146,8 +145,7 @@ def test_what_a_dropped_client_sends_is_counted_only_once_it_has_its_replies() -
         guest.send("HELLO")
         guest.send_raw(bytes(100_000))
         assert waiting(h) > 0 and not guest.unsent
-        guest.reads = True
-        h.settle()
+        guest.read_on(603)
         assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 600]
 
 
@@ -162,8 +160,7 @@ def test_what_waits_for_a_client_that_never_reads_is_bounded() -> None:
         (connection,) = h.server.connections
         stream = connection.stream
         assert len(stream._incoming + stream._waiting) <= Limits().read_size + Limits().line_size
-        guest.reads = True
-        h.settle()
+        guest.read_on(2603)
         assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 2600]
 
 

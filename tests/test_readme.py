@@ -1,6 +1,7 @@
 """What the README says is so: its options, its links, its map, and every command in it."""
 
 import argparse
+import os
 import re
 import shlex
 import shutil
@@ -127,15 +128,19 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(clone: Path, command: str, **options: Any) -> subprocess.Popen[str]:
+#: As in a shell, even when `make test` runs the tests.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+
+
+def start(clone: Path, command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["sh", "-c", f"exec {command}"],
         cwd=clone,
+        env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
     )
 
 
@@ -170,6 +175,7 @@ def test_a_clients_command_prints_what_is_shown(
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=clone,
+        env=ENVIRONMENT,
         input="".join(line + "\n" for line in typed),
         capture_output=True,
         text=True,
@@ -185,13 +191,14 @@ def test_a_clients_command_prints_what_is_shown(
 @pytest.mark.parametrize("command", OTHERS)
 def test_any_other_command_ends_well(clone: Path, command: str) -> None:
     if "trace.json" in command:  # left by an earlier command, that ran until Ctrl-C
-        trace = start(clone, ENDLESS[-1])
-        assert trace.stdout is not None and "listening" in trace.stdout.readline()
-        trace.terminate()
-        trace.communicate()
+        with start(clone, ENDLESS[-1]) as trace:
+            assert trace.stdout is not None and "listening" in trace.stdout.readline()
+            trace.terminate()
         wait_until((clone / "trace.json").exists, "the trace")
     line = f"{command} {SHORTER.get(command, '')}"
-    done = subprocess.run(["sh", "-c", line], cwd=clone, capture_output=True, timeout=30)
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=clone, env=ENVIRONMENT, capture_output=True, timeout=30
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     if command == "make demo":
         for part in (b"'carol'", b"took none of its replies", b"recv     1 of 16384", b"alice"):

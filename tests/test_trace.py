@@ -131,8 +131,7 @@ def traced(*texts: str, reads: bool = True) -> tuple[str, list[dict[str, Any]]]:
             with house() as h:
                 guest = h.guest(reads=reads)
                 guest.send_raw(guest.key.line).send("CONNECT alice", *texts)
-                guest.reads = True
-                h.settle()
+                guest.read_on(2 + sum(not text.startswith("PUT") for text in texts))
     finally:
         os.dup2(kept, 2)
         for descriptor in (kept, theirs):

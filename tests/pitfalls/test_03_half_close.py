@@ -42,8 +42,7 @@ class TestHalfClose(Pitfall):
             guest.send(*["GET k"] * 300)
             guest.socket.shutdown(SHUT_WR)
             h.settle()
-            guest.reads = True
-            h.settle()
+            guest.read_on(303)
             arrived = bytes(guest.received).count(SERVER_KEY.seal(VALUE.encode()) + b"\n")
             if arrived < 300:
                 raise Failure(f"{arrived} of 300 replies arrive")

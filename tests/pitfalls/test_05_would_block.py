@@ -101,8 +101,7 @@ class TestSend(Pitfall):
             guest = h.guest(reads=False)
             guest.send_raw(guest.key.line).send("CONNECT slow", "PUT k", "v" * 265)
             guest.send(*["GET k"] * 300)
-            guest.reads = True
-            h.settle()
+            guest.read_on(303)
             replies = guest.received.count(b"\n") - 3
             if h.server.drops:
                 raise Failure(f"{replies} of 300 replies arrive; the client is dropped")

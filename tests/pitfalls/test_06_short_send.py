@@ -34,8 +34,7 @@ class TestShortSend(Pitfall):
             guest = h.guest(reads=False)
             guest.send_raw(guest.key.line).send("CONNECT slow", "PUT k", VALUE)
             guest.send(*["GET k"] * 600)
-            guest.reads = True
-            h.settle()
+            guest.read_on(603)
             arrived = bytes(guest.received).count(SERVER_KEY.seal(VALUE.encode()) + b"\n")
             if arrived < 600:
                 raise Failure(f"{arrived} of 600 replies arrive whole")

@@ -41,7 +41,6 @@ class TestUnreadReplies(Pitfall):
             kept = connection.stream.unsent
             if kept > 100_000:
                 raise Failure(f"{kept:,} octets of replies wait in the server")
-            guest.reads = True
-            h.settle()
+            guest.read_on(3 + GETS)
             assert len(guest.texts()) == 2 + GETS
             return f"{kept:,} octets of replies wait in the server; once it reads, it has them all"
