@@ -45,7 +45,8 @@ class TestGreedy(Pitfall):
             greedy, polite = h.guest().connect("greedy"), h.guest().connect("polite")
             (stream, _) = (connection.stream for connection in h.server.connections)
             before = stream.lines
-            greedy.socket.send(KEY.seal(b"GET k") * 1000)
+            burst = KEY.seal(b"GET k") * 1000
+            assert greedy.socket.send(burst) == len(burst)
             polite.socket.send(KEY.seal(b"GET k"))
             h.reactor.turn()
             handled = stream.lines - before

@@ -59,15 +59,15 @@ class TestRemembered(Pitfall):
 
 
 class TestWeighed(Pitfall):
-    """A client asks for 100 values of five blocks, none of which was asked for before."""
+    """A client asks for 64 values of five blocks, none of which was asked for before."""
 
     shown = "m"
-    usually = "a turn is bounded in messages, which may cost 20 or 2,000 µs each"
+    usually = "a turn is bounded in messages, which may cost 20 or 1,200 µs each"
     handled = "kv.protocol.SEALING"
     naive = {"kv.protocol.SEALING": 0}
 
     def scenario(self) -> str:
-        texts = [f"{number:03}" for number in range(100)]
+        texts = [f"{number:03}" for number in range(64)]
         with house() as h:
             guest = h.guest().connect()
             for text in texts:

@@ -8,7 +8,9 @@ it: 35 ms on average. Neither looks like waiting, so both end up in the loop. He
 before it runs, and a client's name is its address.
 """
 
+import contextlib
 import socket
+from typing import NoReturn
 from unittest import mock
 
 from house import house
@@ -21,6 +23,15 @@ from .pitfall import Failure, Pitfall
 
 REAL_ACCEPTED = Server._accepted
 
+#: What a look-up of a name, in whichever direction, and the making of a key end up in.
+SLOW = (
+    "socket.getaddrinfo",
+    "socket.getnameinfo",
+    "socket.gethostbyaddr",
+    "socket.gethostbyname",
+    "rsa.newkeys",
+)
+
 
 def accepted(self: Server, sock: socket.socket, address: Address) -> None:
     name = socket.getfqdn(address[0])  # for the log
@@ -28,7 +39,7 @@ def accepted(self: Server, sock: socket.socket, address: Address) -> None:
 
 
 class TestNames(Pitfall):
-    """Ten clients come while the name server takes five seconds for an answer."""
+    """Ten clients come while the name server does not answer, which takes 5 s to notice."""
 
     usually = "everybody waits for a name server"
     handled = serve
@@ -37,11 +48,13 @@ class TestNames(Pitfall):
     def scenario(self) -> str:
         with house() as h:
 
-            def slow(host: str) -> str:
+            def slow(*_: object, **__: object) -> NoReturn:
                 h.clock.now += 5
-                return host
+                raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer")
 
-            with mock.patch("socket.getfqdn", slow):
+            with contextlib.ExitStack() as stack:
+                for call in SLOW:
+                    stack.enter_context(mock.patch(call, slow))
                 for number in range(10):
                     h.guest().connect(f"client {number}")
             told = f"ten clients have a session after {h.clock.now:g} s"

@@ -2,18 +2,20 @@
 
 In a program with a thread for each client an exception that nobody expected ends that thread, and
 the others never know. In a loop it goes up through the handler, the turn and the loop, and ends the
-process with everybody in it. So there is one place, and only one, where every exception is caught:
-around the handling of one connection. It is logged with its traceback, since it is a mistake in the
+process with everybody in it. So wherever the loop calls into the handling of one connection, and
+nowhere else, every exception is caught: when its socket is ready, and when its turn has come for
+what is left over (23). It is logged with its traceback, since it is a mistake in the
 program, and that connection is dropped, since nobody knows what state it is in.
 """
 
+from typing import Any, ClassVar
 from unittest import mock
 
 from house import house
 
 from kv.protocol import Message, Reply, ServerConversation
 from kv.reactor import READ, WRITE
-from kv.stream import Stream
+from kv.stream import OPEN, Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -34,19 +36,38 @@ def ready(self: Stream, events: int) -> None:
         self._read()
 
 
+def resume(self: Stream) -> None:
+    self._scheduled = False
+    if self.phase is OPEN and not self._held_up:
+        if self._waiting:
+            self._hand_over()
+        else:
+            self._read()
+
+
 class TestError(Pitfall):
     """A client asks for the one key for which there is a mistake in the server; another follows."""
 
     usually = "the server ends, with everybody in it"
-    handled = Stream._ready
+    handled: ClassVar[Any] = Stream._ready
     naive = {"kv.stream.Stream._ready": ready}
+    before = 0  # commands of the same client that are handled first
 
     def scenario(self) -> str:
         with mock.patch("kv.protocol.ServerConversation._execute", execute), house() as h:
             unlucky, other = h.guest().connect("alice"), h.guest().connect("bob")
             try:
-                unlucky.send("GET unlucky")
+                unlucky.send(*["GET k"] * self.before, "GET unlucky")
             except ZeroDivisionError as error:
                 raise Failure(f"the loop ends with everybody in it: {error!r}") from error
             assert unlucky.ended and h.server.drops == {"error": 1}
             return f"one client is dropped, the other has its reply: {other.ask('GET k')[0]}"
+
+
+class TestLater(TestError):
+    """The same after 100 other commands, so that it is reached in a call that was deferred."""
+
+    usually = "it ends after all, when the mistake is met in what was left for another turn"
+    handled = Stream._resume
+    naive = {"kv.stream.Stream._resume": resume}
+    before = 100
