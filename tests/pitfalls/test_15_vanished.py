@@ -54,11 +54,11 @@ class TestIdle(Pitfall):
     def scenario(self) -> str:
         def after(h: House, seconds: float) -> str:
             h.wait(seconds)
-            return f"{len(h.store)} session after {h.clock.now:g} s"
+            return f"{len(h.store)} after {h.clock.now:g} s"
 
         with house() as h:
             h.guest().connect()
-            told = f"{after(h, 3599)}, {after(h, 2)}"
+            told = f"sessions: {after(h, 3599)}, {after(h, 2)}"
             if len(h.store):
                 raise Failure(told)
             return told

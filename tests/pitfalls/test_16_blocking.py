@@ -33,7 +33,7 @@ class TestBlocking(Pitfall):
 
     def scenario(self) -> str:
         with house() as h:
-            other = h.guest().connect("bob")
+            other = h.guest().connect("bob").send("PUT k", "blue")
             greedy = h.guest(reads=False)
             greedy.send_raw(greedy.key.line).send("CONNECT alice", "PUT k", "v" * 265)
             greedy.send(*["GET k"] * 1000)

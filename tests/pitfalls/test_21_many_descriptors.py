@@ -21,7 +21,7 @@ from kv.reactor import READ, Reactor
 
 from .pitfall import Failure, Pitfall
 
-WANTED = 1500
+WANTED = 1100
 
 
 @contextmanager
@@ -36,14 +36,14 @@ def soft_limit(limit: int) -> Iterator[None]:
 
 
 class TestSelect(Pitfall):
-    """A socket with the number 1500 is watched."""
+    """A socket with the number 1100 is watched."""
 
     usually = "`select` ends the loop at the 1024th descriptor"
     handled = Reactor
     naive = {"selectors.DefaultSelector": selectors.SelectSelector}
 
     def scenario(self) -> str:
-        with soft_limit(2 * WANTED), ExitStack() as stack:
+        with soft_limit(WANTED + 64), ExitStack() as stack:
             low, peer = (stack.enter_context(sock) for sock in socket.socketpair())
             high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, WANTED)
             sock = stack.enter_context(socket.socket(fileno=high))
