@@ -21,7 +21,7 @@ BOLD, PLAIN = ("\x1b[1m", "\x1b[m") if sys.stdout.isatty() else ("", "")
 
 FAST = sys.argv[1:] == ["--fast"]  # nobody reads along, or wants the picture
 #: Seconds that a pause of one second takes.
-PACE = 0.1 if FAST else 1.0
+PACE = 0.05 if FAST else 1.0
 
 
 def pause(seconds: float) -> None:

@@ -266,6 +266,7 @@ def test_a_log_that_nobody_reads_stops_nobody_and_says_what_is_missing(
             bad.send_raw(b"rubbish\n")
             assert bad.read_to_end() == b""
         assert re.search(r"\(\d+ log records dropped: the log was full\)", read_all(source))
+        client.close()
         assert server.stop() == 0
     finally:
         os.close(source)
