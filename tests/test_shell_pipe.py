@@ -692,7 +692,7 @@ def test_an_output_nobody_reads_holds_the_commands_up(
     """100,000 long replies would take 26 MB; the client asks for no more than it can hand on."""
     client = start(port=fake.port, stdin=script_file("GET x\n" * 100_000))
     conversation = fake.accept().connect()
-    conversation.socket.settimeout(0.5)  # no command for so long: the client is held up
+    conversation.socket.settimeout(0.2)  # no command for so long: the client is held up
     count, value = 0, "v" * LONGEST_TEXT
     with contextlib.suppress(TimeoutError):
         while count < 2000:
