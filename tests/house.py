@@ -22,6 +22,7 @@ from kv.store import Store
 from kv.stream import Limits
 
 SERVER_KEY = PrivateKey.generate()
+VALUE = "v" * 265  # the longest there is
 
 
 class Clock:
@@ -85,6 +86,12 @@ class House:
         self.guests.append(guest)
         self.settle()
         return guest
+
+    def owed(self, replies: int, client_id: str = "owed") -> "Guest":
+        """A guest that has asked so many times for `VALUE`, and reads nothing."""
+        guest = self.guest(reads=False)
+        guest.send_raw(guest.key.line).send(f"CONNECT {client_id}", "PUT k", VALUE)
+        return guest.send(*["GET k"] * replies)
 
     def close(self) -> None:
         """Ends the server; nothing may be left."""
@@ -182,6 +189,11 @@ class Guest:
         public = SERVER_KEY.public
         lines = bytes(self.received).split(b"\n")[1:-1]
         return [open_line(line + b"\n", public.n, public.e) for line in lines]
+
+    @property
+    def values(self) -> int:
+        """How many times `VALUE` has come whole."""
+        return bytes(self.received).count(SERVER_KEY.seal(VALUE.encode()) + b"\n")
 
     def ask(self, *texts: str) -> list[str]:
         """The replies to `texts`."""

@@ -8,15 +8,12 @@ import sys
 
 import pytest
 from conftest import ROOT
-from house import Guest, House, house
+from house import VALUE, Guest, House, house
 
 from kv.process import RESERVED
 from kv.protocol import ServerConversation
 from kv.store import ENTRY, SESSION
 from kv.stream import KERNEL_BUFFER, Limits
-
-VALUE = "v" * 265
-
 
 # --- deadlines -------------------------------------------------------------------------------
 
@@ -83,8 +80,7 @@ def test_an_idle_timeout_of_0_is_never() -> None:
 
 def stuck(h: House, client_id: str = "stuck") -> Guest:
     """A guest that does not read, and for whom replies wait in the server."""
-    guest = h.guest(reads=False)
-    guest.send_raw(guest.key.line).send(f"CONNECT {client_id}", "PUT k", VALUE, *["GET k"] * 600)
+    guest = h.owed(600, client_id)
     assert waiting(h) > 0
     return guest
 

@@ -25,9 +25,15 @@ def brief(entry: Entry) -> str:
     for way in entry.ways:
         usual, here = told(way)
         path, line, name = place(way.handled)
+        lines += paragraph("", scene(way))
         lines += paragraph("usually  ", usual) + paragraph("here     ", here)
         lines.append(f"    where    {path}:{line} {name}")
     return "\n".join(lines)
+
+
+def scene(way: type[Pitfall]) -> str:
+    """What the scenario does."""
+    return " ".join((way.__doc__ or "").split())
 
 
 def paragraph(label: str, text: str) -> list[str]:
@@ -43,8 +49,7 @@ def in_full(entry: Entry, width: int) -> str:
     for way in entry.ways:
         usual, here = told(way)
         path, line, name = place(way.handled)
-        if len(entry.ways) > 1 or way.__doc__:
-            parts.append(textwrap.fill(" ".join((way.__doc__ or way.__name__).split()), 100))
+        parts.append(textwrap.fill(scene(way), 100))
         left = ["What is usually written", "", *sources(way.naive.items()).splitlines()]
         handled = resolve_name(way.handled) if isinstance(way.handled, str) else way.handled
         right = [f"Here: {path}:{line}", "", *sources([(name, handled)]).splitlines()]

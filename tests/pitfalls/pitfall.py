@@ -23,7 +23,7 @@ class Failure(BaseException):
 class Pitfall:
     """One way to fall. Subclasses are named Test…, which is how pytest finds them.
 
-    The docstring says what the scenario does; where a file has one class only, it need not.
+    The docstring says what the scenario does.
     """
 
     #: How it is shown: "r" on real sockets, "s" in the simulator, "m" measured in counts; "e" is

@@ -36,9 +36,7 @@ class TestEndedStream(Pitfall):
 
     def scenario(self) -> str:
         with house() as h:
-            guest = h.guest(reads=False)
-            guest.send_raw(guest.key.line).send("CONNECT owed", "PUT k", "v" * 265)
-            guest.send(*["GET k"] * 300)
+            guest = h.owed(300)
             guest.socket.shutdown(SHUT_WR)
             for _ in range(TURNS):  # enough to see the end, and to do what can be done
                 h.reactor.turn()

@@ -98,9 +98,7 @@ class TestSend(Pitfall):
 
     def scenario(self) -> str:
         with house(stream={"high_water": 1 << 20}) as h:
-            guest = h.guest(reads=False)
-            guest.send_raw(guest.key.line).send("CONNECT slow", "PUT k", "v" * 265)
-            guest.send(*["GET k"] * 300)
+            guest = h.owed(300)
             guest.read_on(303)
             replies = guest.received.count(b"\n") - 3
             if h.server.drops:

@@ -34,9 +34,7 @@ class TestUnreadReplies(Pitfall):
 
     def scenario(self) -> str:
         with house() as h:
-            guest = h.guest(reads=False)
-            guest.send_raw(guest.key.line).send("CONNECT full", "PUT k", "v" * 265)
-            guest.send(*["GET k"] * GETS)
+            guest = h.owed(GETS)
             (connection,) = h.server.connections
             kept = connection.stream.unsent
             if kept > 100_000:

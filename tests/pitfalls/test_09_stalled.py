@@ -24,8 +24,7 @@ class TestStalled(Pitfall):
 
     def scenario(self) -> str:
         with house() as h:
-            guest = h.guest(reads=False)
-            guest.send_raw(guest.key.line).send("CONNECT slow", "PUT k", "v" * 265)
+            guest = h.owed(0)
             (connection,) = h.server.connections
             while not connection.stream.unsent:
                 guest.send(*["GET k"] * 100)
