@@ -10,13 +10,17 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from kv.stdio import escaped
 
 #: Pixels: the picture's width, of which so much is names, and the height of a row and the rest.
 WIDTH, NAMES, ROW, TOP, BOTTOM = 1600, 130, 34, 74, 24
 #: Microseconds of sleep that are drawn to scale.
 LONG = 250.0
+#: No trace lasts for so many: thirty years.
+LONGEST = 1e15
 
 #: What takes time: how it is drawn, and what the legend calls it. Later ones are inside of earlier.
 SLICES = {
@@ -38,7 +42,31 @@ patternTransform="rotate(45)"><rect width="6" height="6" fill="#eef1f6"/>\
 <rect width="2" height="6" fill="#d3dae6"/></pattern>
 <rect width="{width}" height="{height}" fill="white"/>"""
 
-Event = dict[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A trace event: of phase X a slice, i an instant, M the name of a track. Microseconds."""
+
+    phase: str
+    verb: str
+    track: int
+    start: float
+    lasted: float
+    text: str
+
+    @classmethod
+    def parse(cls, line: str) -> "Event":
+        """The event in a line as `Trace` writes them; raises `ValueError`."""
+        try:
+            event = json.loads(line.rstrip(","))
+            phase, args = event["ph"], event["args"]
+            text = args["name"] if phase == "M" else args["is"]
+            start, lasted = float(event.get("ts", 0)), float(event["dur"] if phase == "X" else 0)
+            if not (0 <= start < LONGEST and 0 <= lasted < LONGEST):
+                raise ValueError(f"{start} µs, lasting {lasted} µs")
+            return cls(phase, event["name"], int(event["tid"]), start, lasted, escaped(text))
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 class Axis:
@@ -47,9 +75,9 @@ class Axis:
     def __init__(self, events: list[Event], start: float, end: float) -> None:
         self._moments, drawn = [start], [0.0]
         for event in events:
-            if event["name"] == "wake-up":
-                self._moments += [event["ts"], event["ts"] + event["dur"]]
-                asleep = event["dur"] if event["dur"] < LONG else compressed(event["dur"])
+            if event.verb == "wake-up":
+                self._moments += [event.start, event.start + event.lasted]
+                asleep = event.lasted if event.lasted < LONG else compressed(event.lasted)
                 drawn += [drawn[-1] + self._moments[-2] - self._moments[-3]]
                 drawn += [drawn[-1] + asleep]
         self._moments.append(end)
@@ -73,37 +101,46 @@ def compressed(microseconds: float) -> float:
 
 
 def read(path: str) -> list[Event]:
-    """The events in a file of them. Raises `OSError`, and `ValueError` if it is no such file."""
-    text = Path(path).read_text().strip()
-    try:
-        events = json.loads(text if text.endswith("]") else text.rstrip(",") + "]")
-        return [dict(event, ts=event.get("ts", 0.0), tid=event["tid"]) for event in events]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a file of trace events: {error}") from error
+    """The events in a file that a trace has written; a crash may have cut off the last one.
+
+    Raises `OSError`, and `ValueError` if it is no such file.
+    """
+    lines = Path(path).read_text().splitlines()
+    if lines[:1] != ["["]:
+        raise ValueError("it does not begin as a trace does")
+    events = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            events.append(Event.parse(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"line {number} is no trace event: {error}") from error
+    return events
 
 
 def draw(events: list[Event]) -> str:
-    """The picture, as SVG."""
-    names = {e["tid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
-    told = sorted((e for e in events if e["ph"] in "Xi"), key=lambda e: (e["ts"], -e.get("dur", 0)))
-    began = [event["ts"] for event in told if event["name"] == "wake-up"]
+    """The picture, as SVG. Raises `ValueError` if there is nothing to draw."""
+    names = {event.track: event.text for event in events if event.phase == "M"}
+    told = sorted((e for e in events if e.phase in "Xi"), key=lambda e: (e.start, -e.lasted))
+    began = [event.start for event in told if event.verb == "wake-up"]
     if not began:
         raise ValueError("the loop never turns in this trace")
     start = began[0]  # what was done before the loop ran is no part of the picture
-    told = [event for event in told if event["ts"] >= start]
-    end = max(event["ts"] + event.get("dur", 0) for event in told)
+    told = [event for event in told if event.start >= start]
+    end = max(event.start + event.lasted for event in told)
     axis = Axis(told, start, end)
-    rows = {track: TOP + ROW * number for number, track in enumerate(sorted(names))}
+    tracks = sorted({event.track for event in events})
+    rows = {track: TOP + ROW * number for number, track in enumerate(tracks)}
     height = TOP + ROW * len(rows) + BOTTOM
     parts = [
         HEAD.format(width=WIDTH, height=height),
         *legend(),
-        *(lane(names[track], y) for track, y in rows.items()),
+        *(lane(names.get(track, ""), y) for track, y in rows.items()),
     ]
     parts += [
         shape
         for event in told
-        for shape in drawn(event, axis, rows[event["tid"]], event["ts"] - start)
+        for shape in drawn(event, axis, rows[event.track], event.start - start)
     ]
     return "\n".join([*parts, "</svg>"])
 
@@ -127,24 +164,24 @@ def lane(name: str, y: int) -> str:
 
 def drawn(event: Event, axis: Axis, y: int, since: float) -> Iterator[str]:
     """A slice as a bar, an instant as a tick; a long sleep says how long."""
-    verb, x = event["name"], axis(event["ts"])
+    verb, x = event.verb, axis(event.start)
     colour, _ = SLICES.get(verb, OTHER)
-    text = f"{verb}: {event['args'].get('is', '')}" if event["args"].get("is") else verb
-    title = f"<title>{html.escape(text)}\nat {since / 1000:.3f} ms"
-    if event["ph"] == "i":
+    text = html.escape(f"{verb}: {event.text}" if event.text else verb)
+    title = f"<title>{text}\nat {since / 1000:.3f} ms"
+    if event.phase == "i":
         dead = verb in ("closed", "close", "pause")
         yield f'<path d="M{x:.1f} {y - 2}v{ROW - 4}" stroke="{"#d1495b" if dead else "#333"}"'
         yield f' stroke-width="1.5" stroke-opacity="0.6">{title}</title></path>'
         return
-    width = max(axis(event["ts"] + event["dur"]) - x, 0.8)
+    long_sleep = verb == "wake-up" and event.lasted >= LONG
+    width = max(axis(event.start + event.lasted) - x, 0.8)
     inset = 4 if verb in ("open", "seal") else 0
-    fill = "url(#asleep)" if verb == "wake-up" and event["dur"] >= LONG else colour
+    fill = "url(#asleep)" if long_sleep else colour
     yield f'<rect x="{x:.1f}" y="{y + inset}" width="{width:.1f}" height="{ROW - 8 - 2 * inset}"'
-    yield f' fill="{fill}">{title}, {duration(event["dur"])}</title></rect>'
-    if verb == "wake-up" and event["dur"] >= LONG and width > 40:
-        middle = x + width / 2
-        yield f'<text x="{middle:.1f}" y="{y - 6}" text-anchor="middle" font-size="10"'
-        yield f' fill="#667">{duration(event["dur"])}</text>'
+    yield f' fill="{fill}">{title}, {duration(event.lasted)}</title></rect>'
+    if long_sleep and width > 40:
+        yield f'<text x="{x + width / 2:.1f}" y="{y - 6}" text-anchor="middle" font-size="10"'
+        yield f' fill="#667">{duration(event.lasted)}</text>'
 
 
 def duration(microseconds: float) -> str:

@@ -225,7 +225,7 @@ def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..
 
 def test_the_picture_has_everything_in_its_place(tmp_path: Path) -> None:
     _, events = traced("PUT k", "v" * 265, "GET k")
-    root = ElementTree.fromstring(draw(events))
+    root = picture(tmp_path, events)
     width, height = map(float, root.attrib["viewBox"].split()[2:])
     bars = [bar for bar in root.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None]
     titles = [str(bar.findtext(f"{SVG}title")) for bar in bars]
@@ -241,14 +241,47 @@ def test_the_picture_has_everything_in_its_place(tmp_path: Path) -> None:
     assert seal > recv  # to scale: a private-key operation takes longer than a public-key one
 
 
-def test_a_crash_leaves_a_file_that_can_be_drawn(tmp_path: Path) -> None:
-    _, events = traced("GET k")
-    path = tmp_path / "trace.json"
+def picture(directory: Path, events: list[dict[str, Any]]) -> ElementTree.Element:
+    """The picture of these events, as XML."""
+    path = directory / "trace.json"
     path.write_text("[\n" + "".join(json.dumps(event) + ",\n" for event in events))
-    assert draw(read(str(path))) == draw(events)
+    return ElementTree.fromstring(draw(read(str(path))))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "[1]", "hello", '[{"ph": "X"}]', "\0\xff"])
+def test_what_peers_say_is_escaped_in_the_picture_too(tmp_path: Path) -> None:
+    _, events = traced("GET \x1b[2J<&>\x00")
+    titles = picture(tmp_path, events).iter(f"{SVG}title")
+    assert any(r"GET \x1b[2J<&>\x00 -> GET: ERROR" in str(title.text) for title in titles)
+
+
+def test_a_crash_leaves_a_file_that_can_be_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    _, events = traced("GET k")
+    whole = picture(tmp_path, events)
+    path.write_text(path.read_text() + '{"name": "rec')
+    assert ElementTree.tostring(ElementTree.fromstring(draw(read(str(path))))) == (
+        ElementTree.tostring(whole)
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "[\n",
+        "hello",
+        "[\n1,\n2,",
+        '[\n{"ph": "X"},\n{}',
+        "\0\xff",
+        "[\n" + "[" * 99_999,
+    ]
+    + [
+        f"[\n{json.dumps(dict(ph='X', name='wake-up', tid=0, args={'is': ''}, **times))},\n\n"
+        for times in ({"ts": 1}, {"ts": "a", "dur": 1}, {"ts": float("nan"), "dur": 1})
+    ],
+)
 def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: str) -> None:
     path = tmp_path / "trace.json"
     path.write_text(content)
