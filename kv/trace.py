@@ -34,6 +34,12 @@ lines = logging.getLogger("kv.trace")
 COLUMNS, INDENT = 100, 31
 #: SGR parameters (ECMA-48, 8.3.117), one a connection, in turn: colours to be read on any ground.
 COLOURS = (36, 33, 35, 32, 34, 31)
+#: The selectors of the standard library, whichever is in use.
+SELECTORS = [
+    kind
+    for kind in vars(selectors).values()
+    if isinstance(kind, type) and "select" in vars(kind) and kind is not selectors.BaseSelector
+]
 INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, write"}
 
 
@@ -70,7 +76,7 @@ class Trace:
             self._undo.callback(close, self._file)
             self._file.write("[\n")  # which nobody has to close: after a crash it is still valid
         for owner, name, wrapper in (
-            (selectors.DefaultSelector, "select", self._select),
+            *((kind, "select", self._select) for kind in SELECTORS),
             (Registration, "set", self._set),
             (Reactor, "call_later", self._call_later),
             (socket.socket, "recv", self._recv),
