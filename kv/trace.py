@@ -35,11 +35,11 @@ COLUMNS, INDENT = 100, 31
 #: SGR parameters (ECMA-48, 8.3.117), one a connection, in turn: colours to be read on any ground.
 COLOURS = (36, 33, 35, 32, 34, 31)
 #: The selectors of the standard library, whichever is in use.
-SELECTORS = [
+SELECTORS = {
     kind
     for kind in vars(selectors).values()
     if isinstance(kind, type) and "select" in vars(kind) and kind is not selectors.BaseSelector
-]
+}
 INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, write"}
 
 
@@ -75,7 +75,7 @@ class Trace:
         if self._file is not None:
             self._undo.callback(close, self._file)
             self._file.write("[\n")  # which nobody has to close: after a crash it is still valid
-        for owner, name, wrapper in (
+        wrapped: tuple[tuple[type, str, Callable[..., object]], ...] = (
             *((kind, "select", self._select) for kind in SELECTORS),
             (Registration, "set", self._set),
             (Reactor, "call_later", self._call_later),
@@ -102,7 +102,8 @@ class Trace:
             (ClientConversation, "receive", self._reply),
             (Input, "_fill", self._fill),
             (Output, "write", self._write),
-        ):
+        )
+        for owner, name, wrapper in wrapped:
             self._wrap(owner, name, wrapper)
         return self
 
