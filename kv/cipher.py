@@ -45,7 +45,7 @@ class PublicKey:
             parsed = rsa.PublicKey.load_pkcs1(a2b_base64(line), "DER")
             key = cls(int(parsed.n), int(parsed.e))
             canonical = key.to_line()
-        except (ValueError, PyAsn1Error) as error:
+        except (ValueError, OverflowError, PyAsn1Error) as error:
             raise Violation("the key line is not base64 of a PKCS#1 RSAPublicKey") from error
         if canonical != line:
             raise Violation("the key line is not the one DER and base64 text of its key")

@@ -31,6 +31,7 @@ def serve(
 
     All that blocks is done before the reactor runs: making the key and resolving the name (27).
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it asks for statistics, and there are none yet
     service = Service(wire, PrivateKey.generate(wire.key_bits), Store(max_memory))
     sockets = listen(host, port)
     reactor = Reactor()
@@ -51,6 +52,8 @@ def serve(
         reactor.on_signal(signal.SIGUSR1, lambda: log.info("%s", server.statistics()))
         server = Server(reactor, service, settings, sockets)
         reactor.run()
+        # What comes now is the same request, or comes too late: it must not change how this ends.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     finally:
         reactor.close()
     if server.cut_short:

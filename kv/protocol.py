@@ -123,8 +123,11 @@ class Wire:
     def __post_init__(self) -> None:
         if self.key_bits % 8 or self.key_bits < 128:
             raise ValueError(f"a key of {self.key_bits} bits: use a multiple of 8 from 128 up")
-        longest_key = PublicKey(2**self.key_bits - 1, 2**32 - 1).to_line()
-        if len(longest_key) + 1 > self.line_size or self.text_size < 1:
+        fits = self.key_bits < self.receive_buffer_size  # or it is not even worth the arithmetic
+        if fits:
+            longest_key = PublicKey(2**self.key_bits - 1, 2**32 - 1).to_line()
+            fits = len(longest_key) < self.line_size and self.text_size > 0
+        if not fits:
             raise ValueError(
                 f"a key of {self.key_bits} bits does not fit in a line under a receive buffer of"
                 f" {self.receive_buffer_size} bits: use a smaller key or a larger buffer"

@@ -43,6 +43,9 @@ WRITE = selectors.EVENT_WRITE
 #: Seconds. Selectors refuse a timeout that does not fit in 31 bits of milliseconds.
 LONGEST_SLEEP = 3600.0
 
+#: Seconds after the time it was to end: so late no sleep ends unless the process was stopped.
+OVERSLEPT = 0.25
+
 Callback = Callable[[], object]
 
 
@@ -167,7 +170,8 @@ class Reactor:
     def turn(self) -> None:
         """One turn of the loop, as described above."""
         deferred = len(self._deferred)
-        ready = self._selector.select(self._sleep())
+        timeout = self._sleep()
+        ready = self._selector.select(timeout)
         self.woken = self.time()
         for key, events in ready:
             registration: Registration = key.data
@@ -178,7 +182,11 @@ class Reactor:
             if wanted:
                 registration.callback(wanted)
         if self._timers:
-            self._run_timers()
+            # A process that was stopped (Ctrl-Z) comes out of `select` late and empty-handed, when
+            # much may have arrived. That counts first: so there is another look, in the next turn.
+            late = self.woken - self._timers[0][0] > OVERSLEPT
+            if ready or timeout == 0 or not late:
+                self._run_timers()
         for _ in range(deferred):
             self._deferred.popleft()()
         self.turns += 1

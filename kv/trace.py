@@ -191,6 +191,10 @@ class Trace:
         finally:
             self._tell(who, verb, better[-1], start)
 
+    def _of(self, thing: object) -> str:
+        """Whose it is; a call that was deferred may come when its stream is closed."""
+        return self._names.get(thing, "loop")
+
     def _name(self, registration: Registration) -> str:
         """Who a registration is for: a stream by its number, others by what made them."""
         name = self._names.get(registration._fileobj)
@@ -255,7 +259,7 @@ class Trace:
 
     def _says(self, verb: str, text: str, call: Any, thing: Any, *args: object) -> None:
         """Something that needs no more than saying so, before it is done."""
-        self._tell(self._names[thing], verb, text or str(args[0]))
+        self._tell(self._of(thing), verb, text or str(args[0]))
         call(thing, *args)
 
     def _stream(self, call: Any, stream: Stream, reactor: Any, sock: Any, *rest: Any) -> None:
@@ -267,7 +271,7 @@ class Trace:
         call(stream, reactor, sock, *rest)
 
     def _on_behalf(self, call: Any, stream: Stream, *events: int) -> None:
-        self._who = self._names[stream]
+        self._who = self._of(stream)
         call(stream, *events)
 
     def _hand_over(self, call: Any, stream: Stream) -> None:
@@ -279,26 +283,24 @@ class Trace:
         held_up = stream._held_up
         call(stream)
         if held_up and not stream._held_up:
-            self._tell(
-                self._names[stream],
-                "resume",
-                f"{stream.unsent} octets of replies wait: reads again",
-            )
+            text = f"{stream.unsent} octets of replies wait: reads again"
+            self._tell(self._of(stream), "resume", text)
 
     def _schedule(self, call: Any, stream: Stream) -> None:
         if not stream._scheduled:
-            self._tell(self._names[stream], "later", "goes on in the next turn")
+            self._tell(self._of(stream), "later", "goes on in the next turn")
         call(stream)
 
     def _close(self, call: Any, stream: Stream) -> None:
         if stream.phase is OPEN:
-            self._tell(self._names[stream], "close", f"{stream.unsent} octets are owed")
+            self._tell(self._of(stream), "close", f"{stream.unsent} octets are owed")
         call(stream)
 
     def _close_socket(self, call: Any, stream: Stream, error: Exception | None) -> None:
-        who, number = self._names[stream], stream._sock.fileno()
+        who, number = self._of(stream), stream._sock.fileno()
         call(stream, error)
-        del self._names[stream], self._names[stream._sock]
+        for thing in (stream, stream._sock):
+            self._names.pop(thing, None)
         reason = f"{error}; " if error else ""
         self._tell(who, "closed", f"{reason}descriptor {number} is free again")
 

@@ -90,6 +90,28 @@ def real() -> Iterator[Reactor]:
 # --- timers ----------------------------------------------------------------------------------
 
 
+class StoppedSelector(FakeSelector):
+    """As after SIGSTOP and, an hour later, SIGCONT: says nothing at first, whatever is ready."""
+
+    def select(self, timeout: float | None) -> list[tuple[Any, int]]:
+        if timeout == 0:
+            return super().select(timeout)
+        self.timeouts.append(timeout)
+        self._clock.now += 3600
+        return []
+
+
+def test_after_a_long_stop_what_has_arrived_counts_before_what_is_due(clock: Clock) -> None:
+    selector, happened = StoppedSelector(clock), []
+    reactor = Reactor(selector, clock)  # type: ignore[arg-type]
+    timer = reactor.call_later(10, lambda: happened.append("time-out"))
+    reactor.register(7, lambda _: (happened.append("reply"), timer.cancel())).set(READ)
+    selector.batches = [[selector.event(7, READ)]]
+    reactor.turn()
+    reactor.turn()
+    assert happened == ["reply"] and selector.timeouts == [10, 0]
+
+
 def test_timers_run_in_the_order_in_which_they_are_due(reactor: Reactor, clock: Clock) -> None:
     ran: list[tuple[str, float]] = []
     for name, delay in (("c", 3), ("a", 1), ("d", 3), ("b", 2)):

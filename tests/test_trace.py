@@ -165,6 +165,15 @@ def test_a_client_that_does_not_read_is_seen_to_be_held_up() -> None:
     )
 
 
+def test_a_call_that_comes_when_its_stream_is_closed() -> None:
+    with Trace(lines=True, file=None), house() as h:
+        h.guest().connect()
+        (connection,) = h.server.connections
+        connection.stream._schedule()
+        connection.stream.abort(None)
+        h.settle()
+
+
 # --- for programs ----------------------------------------------------------------------------
 
 

@@ -423,6 +423,7 @@ def bad_key_lines() -> dict[str, bytes]:
         "DER of three integers": to_line(der(0x30, modulus + exponent + exponent)),
         "octet after the DER": to_line(good + b"\x00"),
         "long-form length": to_line(long_form),
+        "length of 2^64 - 1 octets": to_line(b"\x30\x0a\x02\x88" + b"\xff" * 8),
         "integer with a needless zero": to_line(der(0x30, padded + exponent)),
         "negative modulus": to_line(der(0x30, negative + exponent)),
         "indefinite length": to_line(b"\x30\x80" + modulus + exponent + b"\x00\x00"),
