@@ -207,7 +207,7 @@ class Reactor:
         return None
 
     def _run_timers(self) -> None:
-        now = self.time()
+        now = self.woken  # not later than the look: what has arrived since counts first
         due: list[Timer] = []  # first collected, then run: what they add waits for the next turn
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]

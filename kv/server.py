@@ -137,6 +137,7 @@ class Server:
         self._pauses = 0
         self._gone = Counter[str]()  # what the connections that are gone have counted
         self._stopping = False
+        self._sweeping = False  # a call of _sweep is deferred
         self._listeners = [Listener(reactor, sock, self._accepted) for sock in sockets]
         for listener in self._listeners:
             log.info("listening on %s", shown(listener.address))
@@ -163,6 +164,8 @@ class Server:
             for listener in self._listeners:
                 listener.resume()
         del self.connections[connection]
+        if not self._sweeping:
+            self._sweep()
         self._gone.update(counted(connection.stream))
         self._stop_if_done()
 
@@ -195,6 +198,12 @@ class Server:
             self._pauses += 1
             for listener in self._listeners:
                 listener.pause()
+
+    def _sweep(self) -> None:
+        """Forgets what a large session has stored, a bit in each turn."""
+        self._sweeping = self.service.store.sweep()
+        if self._sweeping:
+            self.reactor.call_soon(self._sweep)
 
     def _cut_short(self) -> None:
         for connection in list(self.connections):

@@ -12,6 +12,9 @@ more than the account says.
 Memory given back is of no use to texts of another size while texts that stay pin it (see `Table`).
 So after each sixteenth of the capacity that was given back, everything that is still there is
 copied, a bucket with each text that comes: much faster than peers can fill what they left behind.
+
+And to free a million strings takes a tenth of a second, so a large session that has ended is not
+forgotten at once but a few buckets at a time: with each text that comes, and by `sweep`.
 """
 
 from collections.abc import Iterator
@@ -26,6 +29,8 @@ ENTRY = 192
 SESSION = 640
 #: Octets charged for a remembered line besides its own and those of what it stands for.
 REMEMBERED = 320
+#: Buckets to forget at a time, some 100 µs.
+SWEEP = 64
 #: What one session may remember, in octets, of lines opened, and as much of lines sealed: some
 #: 300 of each.
 SHARE = 128 * 1024
@@ -148,6 +153,7 @@ class Store:
         self.remembered = 0
         self.freed = 0  # octets given back since the last copying began
         self._copying: Iterator[None] = iter(())
+        self._ended: list[Table] = []  # of large sessions, to be forgotten bit by bit
         self.sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -174,13 +180,26 @@ class Store:
         """Forgets the session and its data; the id is free and the account credited at once."""
         session.opened.clear()
         session.sealed.clear()
+        if session.values.buckets > SWEEP:
+            self._ended.append(session.values)
         session.values = Table()
         del self.sessions[session.client_id]
         self.used -= session.charged
         self.freed += session.charged
 
+    def sweep(self, buckets: int = SWEEP) -> bool:
+        """Forgets so many buckets of what has ended; whether there is more."""
+        while self._ended and buckets:
+            buckets -= 1
+            self._ended[-1].drop_bucket()
+            if not self._ended[-1].buckets:
+                self._ended.pop()
+        return bool(self._ended)
+
     def tidy(self) -> None:
-        """Copies one more bucket, if a copying is under way or due."""
+        """Forgets one more bucket, and copies one, if there are any to forget or to copy."""
+        if self._ended:
+            self.sweep(1)
         for _ in self._copying:
             return
         if self.freed > self.capacity // 16:

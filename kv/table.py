@@ -63,6 +63,10 @@ class Table(MutableMapping[str, str]):
         """How many there are to copy."""
         return len(self._buckets)
 
+    def drop_bucket(self) -> None:
+        """Forgets the last bucket, as the first step of many to forget everything."""
+        self._buckets.pop()
+
     def copy_bucket(self, number: int) -> None:
         """Moves a bucket's entries to where the allocator has room, and so empties its pools."""
         self._buckets[number] = {

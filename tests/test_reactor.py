@@ -112,6 +112,25 @@ def test_after_a_long_stop_what_has_arrived_counts_before_what_is_due(clock: Clo
     assert happened == ["reply"] and selector.timeouts == [10, 0]
 
 
+def test_nor_is_a_stop_in_the_middle_of_a_turn_held_against_anybody(
+    reactor: Reactor, selector: FakeSelector, clock: Clock
+) -> None:
+    happened: list[str] = []
+    timer = reactor.call_later(10, lambda: happened.append("time-out"))
+
+    def stopped(_: int) -> None:
+        clock.now += 3600
+        timer.postpone(10)
+
+    first = reactor.register(6, stopped)
+    first.set(READ)
+    reactor.register(7, lambda _: (happened.append("reply"), timer.cancel())).set(READ)
+    selector.batches = [[selector.event(6, READ)], [selector.event(7, READ)]]
+    reactor.turn()
+    reactor.turn()
+    assert happened == ["reply"]
+
+
 def test_timers_run_in_the_order_in_which_they_are_due(reactor: Reactor, clock: Clock) -> None:
     ran: list[tuple[str, float]] = []
     for name, delay in (("c", 3), ("a", 1), ("d", 3), ("b", 2)):

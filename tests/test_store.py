@@ -1,10 +1,11 @@
 """The account of memory, and what a session remembers."""
 
 import pytest
+from house import house
 
 from kv.cipher import PrivateKey
 from kv.protocol import SEALING, ServerConversation, Service, Wire
-from kv.store import ENTRY, REMEMBERED, SESSION, SHARE, Session, Store
+from kv.store import ENTRY, REMEMBERED, SESSION, SHARE, SWEEP, Session, Store
 
 CLIENT = PrivateKey.generate()
 SERVER = PrivateKey.generate()
@@ -133,6 +134,44 @@ def test_a_copying_survives_sessions_that_shrink_and_end_meanwhile() -> None:
     store.tidy()
     assert len(shrinking.values) == 10
     assert next(store._copying, "at its end") == "at its end"
+
+
+def large(store: Store, client_id: str) -> Session:
+    """A session with more buckets than are forgotten at a time."""
+    session = begin(store, client_id)
+    while session.values.buckets <= 3 * SWEEP:
+        session.put(str(len(session.values)), "")
+    return session
+
+
+def test_a_large_session_is_forgotten_bit_by_bit() -> None:
+    store = Store()
+    session = large(store, "large")
+    buckets = session.values.buckets
+    values = session.values
+    store.end(session)
+    assert (store.used, len(store)) == (0, 0)  # at once
+    assert store.sweep() and values.buckets == buckets - SWEEP
+    begin(store, "other").put("k", "v")
+    assert values.buckets == buckets - SWEEP - 1
+    assert store.sweep() and not store.sweep() and not store.sweep()
+    assert values.buckets == 0
+
+
+def test_the_loop_forgets_large_sessions_in_turns_and_comes_to_rest() -> None:
+    with house() as h:
+        guests = [h.guest().connect(name) for name in ("alice", "bob")]
+        for session in h.store.sessions.values():
+            while session.values.buckets <= 3 * SWEEP:
+                session.put(str(len(session.values)), "")
+        tables = [session.values for session in h.store.sessions.values()]
+        left = sum(table.buckets for table in tables)
+        for guest in guests:
+            guest.socket.close()
+        while left:
+            h.reactor.turn()
+            before, left = left, sum(table.buckets for table in tables)
+            assert before - left <= 2 * SWEEP  # two were closed in one turn, at the most
 
 
 def test_a_value_is_sealed_once(service: Service) -> None:

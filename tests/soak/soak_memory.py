@@ -85,6 +85,13 @@ def emptied_and_filled_again(store: Store) -> None:
             session.delete(key)
 
 
+def ended_and_filled_again(store: Store) -> None:
+    for size in range(0, 260, 13):
+        session = begin(store)
+        fill(session, 6, size)
+        store.end(session)
+
+
 def thinned_out(store: Store) -> None:
     session, count = begin(store), 0
     for size in SIZES:
@@ -154,7 +161,13 @@ PATTERNS: dict[str, Callable[[Store], None]] = {
     pattern.__name__: pattern
     for pattern in (
         *(tiny_entries, large_entries, all_sizes, many_sessions, overwritten),
-        *(emptied_and_filled_again, thinned_out, thinned_out_keys, thinned_out_sessions),
+        *(
+            emptied_and_filled_again,
+            ended_and_filled_again,
+            thinned_out,
+            thinned_out_keys,
+            thinned_out_sessions,
+        ),
         *(thinned_out_while_filled, changed_at_random, remembered_lines),
     )
 }
