@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from kv.address import resolve
 from kv.cipher import PrivateKey
@@ -40,7 +40,7 @@ def seconds(text: str) -> float:
 
 def seconds_or_never(text: str) -> float:
     """A duration, or 0, which means never."""
-    return 0.0 if text == "0" else seconds(text)
+    return 0.0 if float(text) == 0 else seconds(text)
 
 
 def count(text: str) -> int:
@@ -74,12 +74,15 @@ def parser() -> argparse.ArgumentParser:
         "--trace-file", metavar="FILE", help="the same as trace events, for Perfetto or timeline"
     )
     program = argparse.ArgumentParser(
-        prog="python -m kv", description="An RSA-sealed key/value server and client."
+        prog="python -m kv",
+        description="An RSA-sealed key/value server and client.",
+        allow_abbrev=False,
     )
     roles = program.add_subparsers(dest="role", required=True)
     server = roles.add_parser(
         "server",
         parents=[both],
+        allow_abbrev=False,
         help="serve until SIGINT or SIGTERM",
         description="Serves until SIGINT or SIGTERM. --port 0 takes a free port. Exit status:"
         " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
@@ -101,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     client = roles.add_parser(
         "client",
         parents=[both],
+        allow_abbrev=False,
         help="talk to a server, from a terminal or a script",
         description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
         " status: 0 all well; 1 a command was refused or answered with ERROR; 2 wrong options;"
@@ -141,8 +145,20 @@ def default_id() -> str:
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in some containers
-        name = f"uid{os.getuid()}"
-    return f"{name}-{os.getpid()}"
+        name = ""
+    name = "".join(character for character in name if " " < character < "\x7f")
+    return f"{name or f'uid{os.getuid()}'}-{os.getpid()}"
+
+
+def say(text: str) -> None:
+    """A sentence for people, on standard error, if there is one that takes it."""
+    with suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace") + b"\n")
+
+
+def opener(path: str, flags: int) -> int:
+    """For `open`: a FIFO that nobody reads is an error, one that is not read on ends the trace."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
@@ -152,7 +168,7 @@ def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
     from kv.trace import Trace  # noqa: PLC0415 (whoever wants none does not wait for it)
 
     path = options.trace_file
-    file = open(path, "w") if path is not None else None  # noqa: SIM115 - the trace closes it
+    file = open(path, "w", opener=opener) if path is not None else None  # noqa: SIM115 (it does)
     return Trace(options.trace, file, os.isatty(2) and not os.environ.get("NO_COLOR"))
 
 
@@ -181,14 +197,15 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
     try:
         addresses = resolve(options.host, options.port)
     except OSError as error:
-        print(f"cannot connect to {options.host}: {error.strerror or error}", file=sys.stderr)
+        say(f"cannot connect to {options.host}: {error.strerror or error}")
         return LOST
     key = PrivateKey.generate(wire.key_bits)
     try:
         return Shell(addresses, wire, key, options.id, options.timeout, options.raw).run()
     except KeyboardInterrupt:
-        if sys.stdout.isatty():
-            print()  # the shell's prompt belongs on a line of its own
+        if os.isatty(1):
+            with suppress(OSError):
+                os.write(1, b"\n")  # the shell's prompt belongs on a line of its own
         raise
 
 
@@ -197,9 +214,17 @@ def run_timeline(options: argparse.Namespace) -> int:
     from kv.timeline import draw, read  # noqa: PLC0415 (as is `Trace`)
 
     try:
-        print(draw(read(options.file)))
+        picture = draw(read(options.file))
     except (OSError, ValueError) as error:
-        print(f"cannot draw {options.file}: {getattr(error, 'strerror', error)}", file=sys.stderr)
+        say(f"cannot draw {options.file}: {getattr(error, 'strerror', error)}")
+        return FAILED
+    try:
+        with open(1, "w", encoding="utf-8", closefd=False) as output:
+            print(picture, file=output)
+    except BrokenPipeError:
+        pass  # whoever reads it has had enough
+    except OSError as error:
+        say(f"cannot write the picture: {error.strerror}")
         return FAILED
     return 0
 
@@ -207,8 +232,14 @@ def run_timeline(options: argparse.Namespace) -> int:
 def main() -> int:
     """Parses the command line and runs the role; returns the exit status."""
     options = parser().parse_args()
-    if options.role == "timeline":
-        return run_timeline(options)
+    try:
+        return run_timeline(options) if options.role == "timeline" else run(options)
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the server or the client, under a trace if there is to be one."""
     try:
         wire = Wire(options.key_bits, options.receive_buffer_size)
         if options.role == "client":
@@ -219,11 +250,8 @@ def main() -> int:
         trace = traced(options)
     except OSError as error:
         options.role_parser.error(f"cannot write {options.trace_file}: {error.strerror}")
-    try:
-        with trace:
-            return int(options.run(options, wire))
-    except KeyboardInterrupt:
-        return 130
+    with trace:
+        return int(options.run(options, wire))
 
 
 if __name__ == "__main__":

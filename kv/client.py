@@ -55,6 +55,10 @@ class Client:
         receive_buffer_size: int = 4096,
     ) -> None:
         """Raises `OSError` if there is no connection, `ConnectRefused` if the id is in use."""
+        if not 0 < port < 65536:
+            raise ValueError(f"{port} is not a port: use 1 to 65535")
+        if not timeout > 0:
+            raise ValueError(f"{timeout} is not a time-out: use seconds above 0")
         self._wire = Wire(key_bits, receive_buffer_size)
         if key is not None and key.bits != key_bits:
             raise ValueError(f"the key has {key.bits} bits, not {key_bits}")

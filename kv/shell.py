@@ -206,6 +206,9 @@ class Shell:
 
     def _end_of_input(self) -> None:
         self._leaving = True
+        if self._input.error is not None:
+            self._failed = True
+            self._say(f"cannot read standard input: {self._input.error.strerror}")
         if self._interactive:
             self._output.write(self._fresh_line())
         if self._raw:

@@ -131,9 +131,11 @@ class Input:
         self._scanned = 0
         self._reading = False
         self._watchable = True
+        self._terminal = os.isatty(descriptor)
         self._scheduled = False  # a call of _read_file is deferred
         self._registration = reactor.register(self._descriptor, lambda _: self._read())
         self.ended = False
+        self.error: OSError | None = None  # why it ended, if that was not its end
 
     def take(self) -> bytes | None:
         """The next line, without LF, or None if there is no complete one.
@@ -195,8 +197,8 @@ class Input:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            if error.errno != errno.EIO:  # EIO: the terminal has gone away
-                raise
+            if not (self._terminal and error.errno == errno.EIO):  # EIO: it has gone away
+                self.error = error
             data = b""
         if not data:
             self.read_on(False)

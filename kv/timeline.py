@@ -64,8 +64,9 @@ class Event:
             start, lasted = float(event.get("ts", 0)), float(event["dur"] if phase == "X" else 0)
             if not (0 <= start < LONGEST and 0 <= lasted < LONGEST):
                 raise ValueError(f"{start} µs, lasting {lasted} µs")
-            return cls(phase, event["name"], int(event["tid"]), start, lasted, escaped(text))
-        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+            verb, track = escaped(event["name"]), int(event["tid"])
+            return cls(str(phase), verb, track, start, lasted, escaped(text))
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """`from kv import Client`: what a program that uses the library can count on."""
 
 import doctest
+import math
 import re
 import signal
 import socket
@@ -392,6 +393,14 @@ def test_the_timeout_is_the_time_without_a_reply_and_not_that_of_the_whole(fake:
     for number in range(3):
         pipeline.get(str(number))
     assert pipeline.execute() == [f"GET {number}" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"port": 0}, {"port": 99_999}, {"timeout": 0}, {"timeout": -1}, {"timeout": math.nan}]
+)
+def test_a_port_or_a_timeout_that_is_none_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        Client(client_id="alice", **wrong)  # type: ignore[arg-type]
 
 
 def test_a_very_long_timeout_is_no_trouble(client: MakeClient) -> None:

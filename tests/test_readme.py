@@ -1,10 +1,12 @@
 """What the README says is so: its options, its links, its map, and every command in it."""
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT, wait_until
+from conftest import PATIENCE, ROOT
 from pitfalls.gallery import gallery
 from readme import renewed
 
@@ -141,7 +143,15 @@ def start(clone: Path, command: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends whatever is left of a command: make, and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 @pytest.fixture
@@ -155,8 +165,7 @@ def endless(clone: Path, request: Any) -> Iterator[subprocess.Popen[str]]:
         process.terminate()
         assert process.wait(PATIENCE) is not None
     finally:
-        process.kill()
-        process.communicate()
+        end(process)
 
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -191,10 +200,13 @@ def test_a_clients_command_prints_what_is_shown(
 @pytest.mark.parametrize("command", OTHERS)
 def test_any_other_command_ends_well(clone: Path, command: str) -> None:
     if "trace.json" in command:  # left by an earlier command, that ran until Ctrl-C
-        with start(clone, ENDLESS[-1]) as trace:
+        trace = start(clone, ENDLESS[-1])
+        try:
             assert trace.stdout is not None and "listening" in trace.stdout.readline()
             trace.terminate()
-        wait_until((clone / "trace.json").exists, "the trace")
+            trace.wait(PATIENCE)
+        finally:
+            end(trace)
     line = f"{command} {SHORTER.get(command, '')}"
     done = subprocess.run(
         ["sh", "-c", line], cwd=clone, env=ENVIRONMENT, capture_output=True, timeout=30

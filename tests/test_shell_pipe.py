@@ -729,6 +729,16 @@ def test_a_reader_that_left_while_the_pipe_was_full_ends_it_quietly(
     assert client.end() == ("", "", 0)
 
 
+def test_an_input_that_cannot_be_read_is_a_notice_and_status_1(
+    server: Server, tmp_path: Path
+) -> None:
+    with open(tmp_path / "written", "wb") as write_only:
+        command = [sys.executable, "-m", "kv", "client", "--port", str(server.port)]
+        done = subprocess.run(command, cwd=ROOT, stdin=write_only, capture_output=True)
+    assert (done.stdout, done.returncode) == (b"", 1)
+    assert done.stderr == b"cannot read standard input: Bad file descriptor\n"
+
+
 def test_a_full_disk_is_a_notice_and_status_1(start: Start) -> None:
     with open("/dev/full", "wb") as full:
         out, notices, status = start(stdout=full).end(b"PUT x\n1\nGET x\n")

@@ -12,9 +12,7 @@ from tests.soak.__main__ import CHECKS, NEED_PROC
 from tests.soak.check import QUICK
 
 #: Of everything as little as shows that it works.
-TINY = replace(
-    QUICK, patterns=1, slow=5, deadline=0.2, gets=2000, churn=28, damaged=100, unseen=20, seeds=2
-)
+TINY = replace(QUICK, patterns=1, slow=5, deadline=0.2, churn=28, damaged=100, unseen=20, seeds=2)
 
 
 def test_the_soak_is_found() -> None:

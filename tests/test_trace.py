@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from conftest import Server
+from conftest import ROOT, Server
 from house import house
 from wire import Peer
 
@@ -22,6 +23,7 @@ from kv.trace import Trace
 
 KV = [sys.executable, "-m", "kv"]
 LINE = re.compile(r" *\d+\.\d{6}  (\S+) +(\S+) +(.*)")
+EVENT = {"ph": "X", "name": "wake-up", "tid": 0, "args": {"is": ""}}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -219,6 +221,12 @@ def test_a_trace_file_that_cannot_be_written(run_kv: Any, tmp_path: Path) -> Non
     assert done.stderr.endswith(f"error: cannot write {tmp_path}: Is a directory\n")
 
 
+def test_a_fifo_that_nobody_reads_is_refused(run_kv: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    done = run_kv("server", "--port", "0", "--trace-file", str(tmp_path / "fifo"))
+    assert done.returncode == 2 and "cannot write" in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..., Server]) -> None:
     server = start_server("--trace-file", "/dev/full")
@@ -287,8 +295,14 @@ def test_a_crash_leaves_a_file_that_can_be_drawn(tmp_path: Path) -> None:
         "[\n" + "[" * 99_999,
     ]
     + [
-        f"[\n{json.dumps(dict(ph='X', name='wake-up', tid=0, args={'is': ''}, **times))},\n\n"
-        for times in ({"ts": 1}, {"ts": "a", "dur": 1}, {"ts": float("nan"), "dur": 1})
+        f"[\n{json.dumps({**EVENT, **times})},\n\n"
+        for times in (
+            {"ts": 1},
+            {"ts": "a", "dur": 1},
+            {"ts": float("nan"), "dur": 1},
+            {"ts": 10**400, "dur": 1},
+            {"ts": 1, "dur": 1, "name": None},
+        )
     ],
 )
 def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: str) -> None:
@@ -297,6 +311,22 @@ def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: 
     done = run_kv("timeline", str(path))
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(f"cannot draw {path}: ") and done.stderr.count("\n") == 1
+
+
+def test_a_picture_that_nobody_takes(run_kv: Any, tmp_path: Path) -> None:
+    _, events = traced("GET k")
+    picture(tmp_path, events)
+    command = [*KV, "timeline", str(tmp_path / "trace.json")]
+    source, sink = os.pipe()
+    os.close(source)
+    done = subprocess.run(command, cwd=ROOT, stdout=sink, stderr=subprocess.PIPE)
+    os.close(sink)
+    assert (done.returncode, done.stderr) == (0, b"")
+    if Path("/dev/full").exists():
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 1
+        assert done.stderr == b"cannot write the picture: No space left on device\n"
 
 
 def test_a_file_that_is_not_there(run_kv: Any) -> None:
