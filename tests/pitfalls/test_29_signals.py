@@ -13,8 +13,8 @@ import selectors
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from unittest import mock
 
@@ -103,6 +103,20 @@ class Told(Server):
         signal.raise_signal(signal.SIGTERM)
 
 
+@contextmanager
+def as_they_were() -> Iterator[None]:
+    """Puts back what `serve` leaves as it is, since a process mostly ends with it."""
+    handler, blocked = (
+        signal.getsignal(signal.SIGUSR1),
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGUSR1, handler)
+
+
 class TestTwice(Pitfall):
     """SIGTERM comes twice at once when a client's 200 commands have just arrived."""
 
@@ -117,6 +131,7 @@ class TestTwice(Pitfall):
             mock.patch("kv.process.listen", lambda *_: [listener]),
             mock.patch("kv.process.PrivateKey.generate", lambda _: SERVER_KEY),
             mock.patch("kv.process.Server", Told),
+            as_they_were(),
         ):
             listener.setblocking(False)
             client.sendall(KEY.line + KEY.seal(b"CONNECT alice") + KEY.seal(b"GET k") * 200)
