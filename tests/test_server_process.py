@@ -386,6 +386,16 @@ def test_a_client_that_has_everything_and_only_does_not_close_is_not_cut_short(
     assert server.wait() == 0
 
 
+def test_signals_that_come_while_it_ends_change_nothing(start_server: StartServer) -> None:
+    server = start_server()
+    for _ in range(500):
+        server.signal(signal.SIGTERM)
+        if server.process.poll() is not None:
+            break
+        time.sleep(0.0005)
+    assert server.wait() == 0
+
+
 @pytest.mark.parametrize(("first", "further"), [SIGNALS])
 def test_a_further_signal_a_second_later_ends_the_server_at_once(
     start_server: StartServer, peer: MakePeer, first: int, further: int

@@ -739,6 +739,20 @@ def test_an_input_that_cannot_be_read_is_a_notice_and_status_1(
     assert done.stderr == b"cannot read standard input: Bad file descriptor\n"
 
 
+def test_the_status_is_right_even_if_nobody_can_be_told() -> None:
+    command = [sys.executable, "-m", "kv", "client", "--host", "a..b"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=full)
+    assert (done.stdout, done.returncode) == (b"", 3)
+
+
+def test_a_user_whose_name_is_not_ascii_has_an_id_all_the_same() -> None:
+    command = [sys.executable, "-m", "kv", "client", "--host", "a..b"]
+    env = os.environ | {"LOGNAME": "José"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
+    assert (done.returncode, done.stderr.count(b"\n")) == (3, 1)
+
+
 def test_a_full_disk_is_a_notice_and_status_1(start: Start) -> None:
     with open("/dev/full", "wb") as full:
         out, notices, status = start(stdout=full).end(b"PUT x\n1\nGET x\n")
