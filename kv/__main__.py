@@ -92,9 +92,11 @@ def parser() -> argparse.ArgumentParser:
     option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")
     option(server, "--max-memory", octets, "256M", "OCTETS", "for what all clients store")
     option(server, "--handshake-timeout", seconds, 10, "SECONDS", "from accept to CONNECT: OK")
-    option(server, "--idle-timeout", seconds_or_never, 3600, "SECONDS", "silence; 0 is never")
-    option(server, "--stall-timeout", seconds, 60, "SECONDS", "for a client to take a reply")
-    option(server, "--shutdown-timeout", seconds, 5, "SECONDS", "for clients to be finished")
+    option(
+        server, "--idle-timeout", seconds_or_never, 3600, "SECONDS", "without a message; 0 is never"
+    )
+    option(server, "--stall-timeout", seconds, 60, "SECONDS", "for a client to take any reply")
+    option(server, "--shutdown-timeout", seconds, 5, "SECONDS", "to finish with the clients")
     server.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],
@@ -107,12 +109,13 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="talk to a server, from a terminal or a script",
         description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
-        " status: 0 all well; 1 a command was refused or answered with ERROR; 2 wrong options;"
-        " 3 no connection, or it was lost; 130 Ctrl-C.",
+        " status: 0 all well; 1 a command was refused or answered with ERROR, the id is in use, or"
+        " input or output failed; 2 wrong options; 3 no connection, it was lost, or the server"
+        " broke the protocol; 130 Ctrl-C.",
     )
     client.set_defaults(run=run_client, role_parser=client)
     option(client, "--id", str, default_id(), "ID", "client id")
-    option(client, "--timeout", seconds, 10, "SECONDS", "longest wait for a reply")
+    option(client, "--timeout", seconds, 10, "SECONDS", "longest wait, also to connect")
     client.add_argument(
         "--raw",
         action="store_true",

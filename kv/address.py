@@ -2,11 +2,12 @@
 
 import socket
 
+#: (host, port) for IPv4, (host, port, flow information, scope id) for IPv6.
 Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 def resolve(host: str, port: int, flags: int = 0) -> list[tuple[int, Address]]:
-    """The addresses of a name, each with its family, in the order to try them.
+    """The addresses of a name, each with its family, in the order to try them (RFC 6724).
 
     This blocks for as long as the name servers take, and no selector can tell when they are
     done: call it before the reactor runs (27). Raises `OSError`.

@@ -128,5 +128,5 @@ class PrivateKey:
 
 
 def block_size(bits: int) -> int:
-    """k, the octets of one RSA block under a modulus of `bits` bits (RFC 8017, section 3.1)."""
+    """k, the octets of one RSA block under a modulus of `bits` bits (RFC 8017, section 2)."""
     return (bits + 7) // 8

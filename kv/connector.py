@@ -41,11 +41,13 @@ class Connector:
         self._sock: socket.socket | None = None
         self._registration: Registration | None = None
         self._timer: Timer | None = None
+        self._given_up = False
         self._error: OSError = ConnectionError("no address")
         reactor.call_soon(self._try_next)
 
     def close(self) -> None:
-        """Gives up."""
+        """Gives up: neither callback is called any more."""
+        self._given_up = True
         self._addresses.clear()
         self._release()
         if self._sock is not None:
@@ -69,7 +71,8 @@ class Connector:
                 self._timer = self._reactor.call_later(self._share, self._timed_out)
                 return
             self._give_up(status)
-        self._failed(self._error)
+        if not self._given_up:
+            self._failed(self._error)
 
     def _decided(self) -> None:
         self._release()

@@ -6,7 +6,8 @@ Some facts about accepting. The kernel shakes hands with whoever connects, and a
 connection is established before the program knows of it, and waits in the listening socket's queue.
 While somebody is in the queue the socket is readable; `accept` takes the first one out, as a socket
 of its own. Not to call `accept` is thus all it takes to let people wait (19), and whatever goes
-wrong with one who waits comes out of `accept`, too (17).
+wrong with one who waits comes out of `accept`, too (17). When the queue, the backlog, is full, the
+kernel drops whoever else comes; theirs tries again, and to them connecting just takes long.
 """
 
 import errno
@@ -174,8 +175,8 @@ def _listen_on_all(addresses: list[tuple[int, Address]], port: int) -> list[sock
 def _listen_on(family: int, address: Address, dual_stack: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Without this, connections of an earlier run that are still in TIME_WAIT keep the port
-        # for a minute (20). On POSIX it does not let two servers listen at once.
+        # The side that closes first remembers a connection for a minute (TIME_WAIT), in case late
+        # packets arrive. Without this, such connections of an earlier run keep the port (20).
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # The default differs between systems; `::` alone is to serve IPv4, too (20).

@@ -29,6 +29,8 @@ def serve(
 ) -> int:
     """Serves until a signal comes; returns the exit status. Raises `OSError` if it cannot start.
 
+    `max_memory` is in octets, `shutdown_timeout` in seconds.
+
     All that blocks is done before the reactor runs: making the key and resolving the name (27).
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it asks for statistics, and there are none yet

@@ -158,7 +158,7 @@ class Command:
 
     @classmethod
     def connect(cls, wire: Wire, client_id: str) -> "Command":
-        """CONNECT; raises `TextError`, as the other four do, if the wire cannot carry it."""
+        """CONNECT; raises `TextError`, as PUT, GET and DELETE do, if it cannot be carried."""
         size = wire.text_size - len("CONNECT ")
         return cls(Message.CONNECT, ("CONNECT " + checked("client id", client_id, 1, size),))
 

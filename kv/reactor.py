@@ -43,7 +43,7 @@ WRITE = selectors.EVENT_WRITE
 #: Seconds. Selectors refuse a timeout that does not fit in 31 bits of milliseconds.
 LONGEST_SLEEP = 3600.0
 
-#: Seconds after the time it was to end: so late no sleep ends unless the process was stopped.
+#: Seconds. A sleep that ends so much later than it should means that the process was stopped.
 OVERSLEPT = 0.25
 
 Callback = Callable[[], object]
@@ -89,7 +89,7 @@ class Registration:
 
 
 class Timer:
-    """A call to make later. Postponing and cancelling cost nothing: the heap finds out lazily."""
+    """A call to make later. Postponing and cancelling cost little: the heap finds out lazily."""
 
     __slots__ = ("_reactor", "callback", "when")
 
@@ -168,7 +168,7 @@ class Reactor:
         self._stopped = True
 
     def turn(self) -> None:
-        """One turn of the loop, as described above."""
+        """One turn of the loop, as the docstring of this module describes it."""
         deferred = len(self._deferred)
         timeout = self._sleep()
         ready = self._selector.select(timeout)

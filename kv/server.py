@@ -22,7 +22,7 @@ log = logging.getLogger("kv")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What peers may cost: connections by number, deadlines in seconds (0 is never)."""
+    """What peers may cost: connections, deadlines in seconds (an `idle_timeout` of 0 is never)."""
 
     max_connections: int = 10_000
     handshake_timeout: float = 10.0

@@ -37,7 +37,7 @@ HELP = """\
 PUT KEY      stores a value: what you type on the next line, even nothing
 GET KEY      shows the value under KEY, or GET: ERROR if there is none
 DELETE KEY   forgets KEY
-DISCONNECT   ends the session; its data is gone (so does Ctrl-D)
+DISCONNECT   ends the session (so does Ctrl-D); its data is gone
 CONNECT ID   has been done for you; a second one is an error
 Commands are case sensitive. One space ends the command, all that follows is the key."""
 

@@ -6,11 +6,12 @@ Some facts about inherited descriptors. O_NONBLOCK belongs to the open file, not
 descriptor: a program that sets it on its standard input changes the terminal or pipe for its
 parent shell and for everyone else who shares it (31). So these stay blocking, and whether a call
 would block is found out beforehand. For reading, readiness means that at least one octet, or the
-end, is there, and `read` takes what there is. For writing to a pipe, POSIX promises that when
-`poll` says writable, PIPE_BUF octets can be written without blocking, and no more than that. A
-terminal keeps neither promise, but it can be opened again by its name, and that open file is our
-own. (When somebody else who reads the same input gets there first, the read can still block; that
-cannot be had otherwise without changing the flag for them.)
+end, is there, and `read` takes what there is. For writing to a pipe, Python's documentation of
+`select.PIPE_BUF` promises that so many octets can be written without blocking when `poll` says
+writable, and no more than that. A terminal keeps neither promise, but it can be opened again by its
+name, and that open file is our own. (When somebody else who reads the same input, or writes to the
+same output, gets there first, the call can still block; that cannot be had otherwise without
+changing the flag for them.)
 """
 
 import errno

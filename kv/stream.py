@@ -21,6 +21,7 @@ What this does, in the order that the octets move:
 - Writing: `write_line` appends to `_outgoing`; `flush` gives the kernel what it takes. Above
   `high_water` no line is handed over and nothing is read until the peer has taken enough of its
   replies to get below `low_water`: its own slowness holds it up, and memory stays bounded (8).
+  This is back-pressure: unread octets fill our kernel's buffer, and TCP makes its `send` wait.
 - Closing: `close` is polite, `abort` is not. The phases: OPEN, then CLOSING (replies still to be
   sent), LINGERING (our side is shut down, theirs not yet), CLOSED.
 """
@@ -43,7 +44,8 @@ KERNEL_BUFFER = 64 * 1024
 #: Keepalive: after 45 s of silence, four probes 15 s apart, so that a peer that vanished without a
 #: packet is gone in 105 s; by default the first probe comes after two hours (15). Probes are only
 #: sent while nothing else is on its way: TCP_USER_TIMEOUT (in ms) is the same bound for replies
-#: that nobody acknowledges. macOS has another name for the first and nothing for the last.
+#: that nobody acknowledges, and for a peer that reads nothing, whatever `stall_timeout` says. macOS
+#: has another name for the first and nothing for the last.
 KEEPALIVE = {
     getattr(socket, name): value
     for name, value in (
@@ -69,7 +71,7 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-#: CPython 3.11 takes 80 ns to look a member up in its enum, four times what a global takes.
+#: Globals, because a member is slow to be looked up in its enum (see protocol.py).
 OPEN, CLOSING, LINGERING, CLOSED = Phase
 
 
@@ -101,10 +103,10 @@ class Limits:
     """What one peer may cost, in octets, seconds and units of work."""
 
     line_size: int = 511  # the longest line, LF included
-    read_size: int = 16 * 1024
-    high_water: int = 64 * 1024
-    low_water: int = 16 * 1024
-    quantum: int = 64
+    read_size: int = 16 * 1024  # asked of one `recv`
+    high_water: int = 64 * 1024  # unsent replies, above which reading stops
+    low_water: int = 16 * 1024  # and down to which they must go before it goes on
+    quantum: int = 64  # units of work a turn; what one is, the owner says (an RSA block opened)
     stall_timeout: float = 60.0  # for the peer to take anything that waits for it
     linger_timeout: float = 2.0  # for the peer to end its side after we ended ours
     linger_size: int = 1024 * 1024  # octets thrown away meanwhile; also the cap of `finish`
@@ -146,7 +148,7 @@ class Stream:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE.items():
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        sock.setblocking(False)  # it does not inherit this from the listener (16)
+        sock.setblocking(False)  # Linux does not pass this on from the listener (16)
         self._reactor = reactor
         self._sock = sock
         self._owner = owner

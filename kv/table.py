@@ -74,7 +74,7 @@ class Table(MutableMapping[str, str]):
             for key, value in self._buckets[number].items()
         }
 
-    # A key belongs into the bucket that the last bits of its hash name. Between _round and
+    # A key belongs in the bucket that the last bits of its hash name. Between _round and
     # 2 * _round buckets, those split already in this round are told apart by one bit more.
 
     def _bucket(self, key: object) -> dict[str, str]:
