@@ -129,6 +129,14 @@ def test_nothing_happens_before_the_loop_runs(reactor: Reactor) -> None:
         reactor.turn()
 
 
+def test_who_gives_up_before_the_loop_runs_hears_nothing(reactor: Reactor) -> None:
+    outcome = Outcome()
+    addresses: Addresses = [(socket.AF_INET, ("127.0.0.1", 1))]
+    Connector(reactor, addresses, PATIENCE, outcome.connected, outcome.failed).close()
+    reactor.turn()
+    assert outcome.sock is None and outcome.error is None
+
+
 def test_the_second_address_is_tried_when_the_first_refuses(
     connect: Connect, deaf: Address, listener: socket.socket
 ) -> None:
