@@ -12,9 +12,10 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 
+import pytest
 from conftest import Server, wait_until
 from fuzz import conversations, run
 from test_hostile import descriptors, resident, statistics
@@ -42,6 +43,13 @@ def p99(took: list[float]) -> float:
     return took[len(took) * 99 // 100]
 
 
+def one_processor(server: Server) -> None:
+    """Has the server and this process share one: what a message between two takes depends on
+    where the system happens to put them, by more than on all that is measured here."""
+    for pid in (server.pid, 0):
+        os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+
+
 def settled(server: Server, connections: int) -> dict[str, str]:
     """The statistics, once no more than so many connections are left."""
     start = f"{connections} now"
@@ -49,13 +57,22 @@ def settled(server: Server, connections: int) -> dict[str, str]:
     return statistics(server)
 
 
+@pytest.fixture
+def affinity() -> Iterator[None]:
+    """Puts back where this process may run."""
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
 # --- a bystander -----------------------------------------------------------------------------
 
 
 def test_a_bystander_does_not_notice_five_hundred_slow_and_five_hundred_mute_peers(
-    start_server: StartServer, peer: MakePeer
+    start_server: StartServer, peer: MakePeer, affinity: None
 ) -> None:
     ratios, server = [], start_server()
+    one_processor(server)
     bystander = peer("bystander", port=server.port)
     exchanges(bystander, 2000)
     for _ in range(3):
@@ -87,15 +104,27 @@ def test_a_polite_client_beside_one_that_asks_for_five_blocks_at_a_time(
     greedy, polite = peer("greedy", port=server.port), peer("polite", port=server.port)
     for key in keys:
         assert greedy.ask(f"PUT {key}", VALUE) == "PUT: OK"
+    gets = [greedy.seal(f"GET {key}") for key in keys]  # which takes this end's own arithmetic
     start = time.perf_counter()
-    for key in keys[:200]:
-        greedy.send_text(f"GET {key}")
+    for line in gets[:200]:
+        greedy.send_raw(line)
         greedy.read_line()
     one = (time.perf_counter() - start) / 200
-    greedy.send_raw(b"".join(greedy.seal(f"GET {key}") for key in keys[200:]))
-    took = exchanges(polite, 500)
-    print(f"\n    99th percentile: {p99(took) / one:.2f} times one GET of five blocks, {one:.6f} s")
-    assert p99(took) < 5 * one
+    owed, took, line = len(keys) - 200, [], polite.seal("GET x")
+    greedy.send_raw(b"".join(gets[200:]))
+    greedy.socket.setblocking(False)
+    while owed:  # its replies are read meanwhile, or the server would stop reading from it
+        start = time.perf_counter()
+        polite.send_raw(line)
+        polite.read_line()
+        took.append(time.perf_counter() - start)
+        with contextlib.suppress(BlockingIOError):
+            owed -= greedy.socket.recv(1 << 20).count(b"\n")
+    times = p99(sorted(took)) / one
+    print(
+        f"\n    99th percentile of {len(took)}: {times:.2f} times such a GET, {1000 * one:.2f} ms"
+    )
+    assert times < 5
 
 
 # --- volume ----------------------------------------------------------------------------------
