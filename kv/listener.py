@@ -177,6 +177,7 @@ def _listen_on(family: int, address: Address, dual_stack: bool) -> socket.socket
     try:
         # The side that closes first remembers a connection for a minute (TIME_WAIT), in case late
         # packets arrive. Without this, such connections of an earlier run keep the port (20).
+        # On POSIX it does not let two servers listen at once.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # The default differs between systems; `::` alone is to serve IPv4, too (20).

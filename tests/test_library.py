@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import PATIENCE, Server
 from fake import Conversation, FakeServer
+from pitfalls.pitfall import bounded
 from wire import KEY as SERVER_KEY
 from wire import LONGEST_TEXT, OTHER_KEY, Peer, bad_key_lines, bad_lines, new_id
 
@@ -28,19 +29,10 @@ Behaviour = Callable[[Conversation], object]
 
 
 @pytest.fixture(autouse=True)
-def bounded() -> Iterator[None]:
+def patient() -> Iterator[None]:
     """A call that never returns fails its test: it blocks this very thread."""
-
-    def too_long(*_: object) -> None:
-        pytest.fail("a call into the library did not return")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    try:
+    with bounded(PATIENCE):
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

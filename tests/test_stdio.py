@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE, ROOT
+from pitfalls.pitfall import bounded
 
 from kv.reactor import Reactor
 from kv.stdio import READ_SIZE, Input, LogHandler, Output, escaped, writable
@@ -26,19 +26,10 @@ LONGEST = 1000
 
 
 @pytest.fixture(autouse=True)
-def bounded() -> Iterator[None]:
+def patient() -> Iterator[None]:
     """A call that blocks fails its test: there is nobody else to end it."""
-
-    def too_long(*_: object) -> None:
-        pytest.fail("a call blocked")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    try:
+    with bounded(PATIENCE):
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 class Pipe:
