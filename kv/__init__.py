@@ -1,8 +1,8 @@
 """A key/value store over TCP in which every message is sealed with RSA, served by one thread."""
 
-from kv.cipher import PrivateKey
 from kv.client import Client, Pipeline
 from kv.errors import ConnectRefused, PutRefused, Refused, TextError, Violation
+from kv.protocol.cipher import PrivateKey
 
 __all__ = [
     "Client",

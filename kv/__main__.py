@@ -1,6 +1,6 @@
 """The command line: `python -m kv server`, `client` and `timeline`."""
 
-from kv.stdio import LogHandler, open_missing
+from kv.net.stdio import LogHandler, open_missing
 
 if __name__ == "__main__":
     open_missing()  # before anything else can open a descriptor
@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
-from kv.address import resolve
-from kv.cipher import PrivateKey
+from kv.net.address import resolve
+from kv.net.stream import Limits
 from kv.process import affordable, serve
-from kv.protocol import Command, Wire
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.messages import Command, Wire
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
-from kv.stream import Limits
 
 
 def port(text: str) -> int:
@@ -168,7 +168,7 @@ def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
     """The trace that was asked for, or nothing. Raises `OSError` if its file cannot be written."""
     if not options.trace and options.trace_file is None:
         return nullcontext()
-    from kv.trace import Trace  # noqa: PLC0415 (whoever wants none does not wait for it)
+    from kv.watch.trace import Trace  # noqa: PLC0415 (whoever wants none does not wait for it)
 
     path = options.trace_file
     file = open(path, "w", opener=opener) if path is not None else None  # noqa: SIM115 (it does)
@@ -214,7 +214,7 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
 
 def run_timeline(options: argparse.Namespace) -> int:
     """Draws; a file that is no trace is one line and status 1."""
-    from kv.timeline import draw, read  # noqa: PLC0415 (as is `Trace`)
+    from kv.watch.timeline import draw, read  # noqa: PLC0415 (as is `Trace`)
 
     try:
         picture = draw(read(options.file))

@@ -5,12 +5,12 @@ from contextlib import suppress
 from itertools import islice
 from typing import TypeVar, overload
 
-from kv.address import Address, resolve
-from kv.cipher import PrivateKey
 from kv.errors import PutRefused
 from kv.link import Link
-from kv.protocol import FIXED_REPLIES, Command, Message, Reply, Wire
-from kv.reactor import Reactor
+from kv.net.address import Address, resolve
+from kv.net.reactor import Reactor
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.messages import FIXED_REPLIES, Command, Message, Reply, Wire
 
 T = TypeVar("T")
 

@@ -7,13 +7,14 @@ import socket
 import sys
 from typing import Protocol
 
-from kv.address import Address, shown
-from kv.cipher import PrivateKey
-from kv.connector import Connector
 from kv.errors import ConnectRefused, Violation
-from kv.protocol import ClientConversation, Command, Message, Reply, Wire
-from kv.reactor import Reactor, Timer
-from kv.stream import Limits, Stream
+from kv.net.address import Address, shown
+from kv.net.connector import Connector
+from kv.net.reactor import Reactor, Timer
+from kv.net.stream import Limits, Stream
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.conversation import ClientConversation
+from kv.protocol.messages import Command, Message, Reply, Wire
 
 #: Commands sent whose replies are still to come; more wait, so that a script of a million
 #: commands takes no more memory than one of a hundred (34).

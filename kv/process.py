@@ -8,12 +8,13 @@ import logging
 import resource
 import signal
 
-from kv.cipher import PrivateKey
-from kv.listener import listen
-from kv.protocol import Service, Wire
-from kv.reactor import Reactor
+from kv.net.listener import listen
+from kv.net.reactor import Reactor
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.conversation import Service
+from kv.protocol.messages import Wire
+from kv.protocol.store import Store
 from kv.server import Server, Settings
-from kv.store import Store
 
 log = logging.getLogger("kv")
 

@@ -10,12 +10,12 @@ import socket
 from collections import Counter
 from dataclasses import dataclass, field
 
-from kv.address import Address, shown
 from kv.errors import Violation
-from kv.listener import Listener
-from kv.protocol import ServerConversation, Service
-from kv.reactor import Reactor
-from kv.stream import Limits, Phase, Stalled, Stream
+from kv.net.address import Address, shown
+from kv.net.listener import Listener
+from kv.net.reactor import Reactor
+from kv.net.stream import Limits, Phase, Stalled, Stream
+from kv.protocol.conversation import ServerConversation, Service
 
 log = logging.getLogger("kv")
 

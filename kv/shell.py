@@ -11,13 +11,13 @@ import signal
 import termios
 from dataclasses import dataclass
 
-from kv.address import Address
-from kv.cipher import PrivateKey
 from kv.errors import Refused, TextError, Violation
 from kv.link import Link
-from kv.protocol import Command, Message, Wire, checked_key, parse, shortened
-from kv.reactor import Reactor
-from kv.stdio import HIGH_WATER, Input, Output, escaped
+from kv.net.address import Address
+from kv.net.reactor import Reactor
+from kv.net.stdio import HIGH_WATER, Input, Output, escaped
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.messages import Command, Message, Wire, checked_key, parse, shortened
 
 #: Exit statuses; 2, a wrong option, is argparse's.
 OK, FAILED, LOST = 0, 1, 3

@@ -13,13 +13,14 @@ from typing import Any
 
 from wire import KEY, Key, open_line
 
-from kv.cipher import PrivateKey
-from kv.listener import listen
-from kv.protocol import Service, Wire
-from kv.reactor import Reactor
+from kv.net.listener import listen
+from kv.net.reactor import Reactor
+from kv.net.stream import Limits
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.conversation import Service
+from kv.protocol.messages import Wire
+from kv.protocol.store import Store
 from kv.server import Server, Settings
-from kv.store import Store
-from kv.stream import Limits
 
 SERVER_KEY = PrivateKey.generate()
 VALUE = "v" * 265  # the longest there is

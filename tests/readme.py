@@ -1,6 +1,6 @@
 """Keeps what the README says of places in the code true: `python -m tests.readme` rewrites it.
 
-A link whose text is a name and whose target is a line, like [`Stream.flush`](kv/stream.py#L1), gets
+A link from a name to a line, like [`Stream.flush`](kv/net/stream.py#L1), gets
 the line where that name is defined; the table of pitfalls is made from the gallery.
 """
 
@@ -16,7 +16,7 @@ from pitfalls.gallery import Entry, gallery
 from pitfalls.pitfall import place
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-LINK = re.compile(r"\[`([\w.]+)`\]\((kv/(\w+)\.py)#L\d+\)")
+LINK = re.compile(r"\[`([\w.]+)`\]\((kv/([\w/]+)\.py)#L\d+\)")
 TABLE = re.compile(r"(?<=<!-- pitfalls -->\n).*?(?=<!-- end of pitfalls -->)", re.S)
 
 
@@ -24,7 +24,7 @@ def relinked(text: str) -> str:
     """`text`, every link to a line of the code leading where its name is defined."""
 
     def target(match: re.Match[str]) -> str:
-        module = importlib.import_module(f"kv.{match[3]}")
+        module = importlib.import_module("kv." + match[3].replace("/", "."))
         thing = attrgetter(match[1])(module)
         code = isinstance(thing, property) or hasattr(thing, "__qualname__")
         here = thing if code else f"{module.__name__}.{match[1]}"

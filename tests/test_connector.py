@@ -9,9 +9,9 @@ from contextlib import closing
 import pytest
 from conftest import PATIENCE
 
-from kv.address import Address
-from kv.connector import Connector
-from kv.reactor import Reactor
+from kv.net.address import Address
+from kv.net.connector import Connector
+from kv.net.reactor import Reactor
 
 Addresses = list[tuple[int, Address]]
 
@@ -248,6 +248,6 @@ def test_a_socket_connected_to_itself_is_no_connection(
             self.bind(address)
             return super().connect_ex(address)
 
-    monkeypatch.setattr("kv.connector.socket.socket", FromThere)
+    monkeypatch.setattr("kv.net.connector.socket.socket", FromThere)
     _, outcome = connect([(socket.AF_INET, address)])
     assert isinstance(outcome.error, ConnectionRefusedError)

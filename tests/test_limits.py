@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT
 from house import VALUE, Guest, House, house
 
+from kv.net.stream import KERNEL_BUFFER, Limits
 from kv.process import RESERVED
-from kv.protocol import ServerConversation
-from kv.store import ENTRY, SESSION
-from kv.stream import KERNEL_BUFFER, Limits
+from kv.protocol.conversation import ServerConversation
+from kv.protocol.store import ENTRY, SESSION
 
 # --- deadlines -------------------------------------------------------------------------------
 

@@ -14,23 +14,20 @@ from pathlib import Path
 import pytest
 import rsa
 
-from kv.cipher import PrivateKey, PublicKey
 from kv.errors import Violation
-from kv.protocol import (
+from kv.protocol.cipher import PrivateKey, PublicKey
+from kv.protocol.conversation import ClientConversation, ServerConversation, Service, opened
+from kv.protocol.messages import (
     FIXED_REPLIES,
     TRANSITIONS,
-    ClientConversation,
     Command,
     Message,
     Reply,
-    ServerConversation,
-    Service,
     State,
     Wire,
-    opened,
     parse,
 )
-from kv.store import Store
+from kv.protocol.store import Store
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "protocol.md").read_text(encoding="utf-8")
 

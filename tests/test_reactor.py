@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import PATIENCE
 
-from kv.reactor import READ, WRITE, Reactor
+from kv.net.reactor import READ, WRITE, Reactor
 
 
 class Clock:

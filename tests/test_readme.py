@@ -20,7 +20,7 @@ from pitfalls.gallery import gallery
 from readme import renewed
 
 from kv.__main__ import parser
-from kv.store import ENTRY, SESSION
+from kv.protocol.store import ENTRY, SESSION
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -82,14 +82,15 @@ def test_links_to_lines_and_the_table_of_pitfalls_are_up_to_date() -> None:
 def test_every_pitfall_that_a_comment_names_is_in_the_gallery_once() -> None:
     numbers = [entry.number for entry in gallery()]
     assert numbers == list(range(1, len(numbers) + 1))
-    source = "".join(path.read_text() for path in (ROOT / "kv").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "kv").rglob("*.py"))
     named = {int(number) for number in re.findall(r" \(([1-9]\d?)\)", source)}
     assert named <= set(numbers)
 
 
 def test_every_module_is_on_the_map() -> None:
-    modules = {path.name for path in (ROOT / "kv").glob("*.py")} - {"__init__.py"}
-    assert modules == set(re.findall(r"^\| \[kv/.*\]\(kv/(\w+\.py)\)", README, re.M))
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kv").rglob("*.py")}
+    modules = {path for path in modules if not path.endswith("__init__.py")}
+    assert modules == set(re.findall(r"^\| \[kv/.*\]\((kv/[\w/]+\.py)\)", README, re.M))
 
 
 # --- commands --------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import pytest
 from conftest import PATIENCE, ROOT
 from pitfalls.pitfall import bounded
 
-from kv.reactor import Reactor
-from kv.stdio import READ_SIZE, Input, LogHandler, Output, escaped, writable
+from kv.net.reactor import Reactor
+from kv.net.stdio import READ_SIZE, Input, LogHandler, Output, escaped, writable
 
 #: Four pages: a pipe counts as writable while one of them is free.
 SMALL_PIPE = 4 * 4096
@@ -122,7 +122,7 @@ def test_what_is_escaped_is_printable_whatever_it_was() -> None:
 #: Prints, into the file that is its argument, what descriptors 0 to 2 are and the next number.
 SHOW = """
 import json, os, sys
-from kv.stdio import open_missing
+from kv.net.stdio import open_missing
 open_missing()
 null = os.stat(os.devnull)
 def same(one):
@@ -520,7 +520,7 @@ def test_the_count_goes_on_if_there_is_room_for_nothing_but_itself(
 ) -> None:
     log = logger(pipe.sink)
     answers = [False, False, True, False, True, True]
-    monkeypatch.setattr("kv.stdio.writable", lambda _: answers.pop(0))
+    monkeypatch.setattr("kv.net.stdio.writable", lambda _: answers.pop(0))
     for number in range(4):
         log.info("record %d", number)
     assert answers == []

@@ -3,9 +3,10 @@
 import pytest
 from house import house
 
-from kv.cipher import PrivateKey
-from kv.protocol import SEALING, ServerConversation, Service, Wire
-from kv.store import ENTRY, REMEMBERED, SESSION, SHARE, SWEEP, Session, Store
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.conversation import SEALING, ServerConversation, Service
+from kv.protocol.messages import Wire
+from kv.protocol.store import ENTRY, REMEMBERED, SESSION, SHARE, SWEEP, Session, Store
 
 CLIENT = PrivateKey.generate()
 SERVER = PrivateKey.generate()
@@ -185,11 +186,11 @@ def test_a_value_is_sealed_once(service: Service) -> None:
 def test_a_line_is_opened_once_a_session(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     conversation, _ = talk(service, "CONNECT alice", "GET a")
     with monkeypatch.context() as patch:
-        patch.setattr("kv.protocol.opened", None)
+        patch.setattr("kv.protocol.conversation.opened", None)
         assert say(conversation, "GET a") == "GET: ERROR"
     other, _ = talk(service, "CONNECT bob")
     with monkeypatch.context() as patch, pytest.raises(TypeError):
-        patch.setattr("kv.protocol.opened", None)
+        patch.setattr("kv.protocol.conversation.opened", None)
         say(other, "GET a")
 
 

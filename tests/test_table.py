@@ -2,7 +2,7 @@
 
 from random import Random
 
-from kv.table import LOAD, Table
+from kv.protocol.table import LOAD, Table
 
 
 def test_it_is_a_dict() -> None:

@@ -18,8 +18,8 @@ from conftest import ROOT, Server
 from house import house
 from wire import Peer
 
-from kv.timeline import draw, read
-from kv.trace import Trace
+from kv.watch.timeline import draw, read
+from kv.watch.trace import Trace
 
 KV = [sys.executable, "-m", "kv"]
 LINE = re.compile(r" *\d+\.\d{6}  (\S+) +(\S+) +(.*)")

@@ -1,6 +1,6 @@
 """How the arithmetic of a message grows with its length and with the keys.
 
-No sockets: what `kv.cipher` takes to open and to seal, its checks included, in processor time. All
+No sockets: what the cipher takes to open and to seal, its checks included, in processor time. All
 else that a message costs does not depend on either.
 """
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kv.cipher import OVERHEAD, PrivateKey, block_size
+from kv.protocol.cipher import OVERHEAD, PrivateKey, block_size
 
 
 @dataclass

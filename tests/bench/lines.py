@@ -19,8 +19,8 @@ from binascii import b2a_base64
 
 import rsa.prime
 
-from kv.cipher import OVERHEAD, PublicKey, block_size
-from kv.protocol import Wire
+from kv.protocol.cipher import OVERHEAD, PublicKey, block_size
+from kv.protocol.messages import Wire
 
 WIRE = Wire()
 BLOCK = block_size(WIRE.key_bits)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kv.cipher import PublicKey
+from kv.protocol.cipher import PublicKey
 
 from .lines import WIDTH, WIRE, Sealer, opened
 from .servers import HOST

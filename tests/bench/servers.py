@@ -18,10 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-from kv.cipher import PrivateKey
 from kv.errors import Violation
-from kv.protocol import ServerConversation, Service, State, Wire
-from kv.store import Store
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.conversation import ServerConversation, Service
+from kv.protocol.messages import State, Wire
+from kv.protocol.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"

@@ -9,9 +9,9 @@ from unittest import mock
 from fake import Conversation, FakeServer
 from house import Clock, Selector
 
-from kv.cipher import PrivateKey
-from kv.protocol import Wire
-from kv.reactor import Reactor
+from kv.net.reactor import Reactor
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.messages import Wire
 from kv.shell import Shell
 
 KEY = PrivateKey.generate()

@@ -31,7 +31,7 @@ class Pitfall:
     shown: ClassVar[str] = "r"
     #: What happens with the usual code, as the end of "What is usually written: …".
     usually: ClassVar[str] = ""
-    #: The function or method, or where there is no such thing the name ("kv.stream.KERNEL_BUFFER"),
+    #: The function or method, or where there is none the name ("kv.net.stream.KERNEL_BUFFER"),
     #: in which it is handled.
     handled: ClassVar[Any] = None
     #: What is usually written: dotted name -> what to put there instead, while the scenario runs.

@@ -12,7 +12,7 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 
 from house import Guest, house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .counting import counting
 from .pitfall import Failure, Pitfall
@@ -39,7 +39,7 @@ class TestPieces(Pitfall):
 
     usually = "a piece is taken for a message, and its sender is dropped"
     handled = Stream._read
-    naive = {"kv.stream.Stream._read": one_recv}
+    naive = {"kv.net.stream.Stream._read": one_recv}
 
     def scenario(self) -> str:
         for size in (10_000, 60, 1):
@@ -70,7 +70,7 @@ class TestWork(Pitfall):
     shown = "m"
     usually = "the work grows with the square of what is sent"
     handled = Stream._hand_over_lines
-    naive = {"kv.stream.Stream._read": search_all}
+    naive = {"kv.net.stream.Stream._read": search_all}
 
     def scenario(self) -> str:
         with counting() as count, house() as h:

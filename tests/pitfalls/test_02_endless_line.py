@@ -11,7 +11,7 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 
 from house import house
 
-from kv.stream import OPEN, Stream
+from kv.net.stream import OPEN, Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -31,7 +31,7 @@ class TestEndlessLine(Pitfall):
 
     usually = "the buffer grows for as long as the peer sends"
     handled = Stream._hand_over
-    naive = {"kv.stream.Stream._hand_over": hand_over}
+    naive = {"kv.net.stream.Stream._hand_over": hand_over}
 
     def scenario(self) -> str:
         with house() as h:

@@ -11,7 +11,7 @@ from socket import SHUT_WR
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -31,7 +31,7 @@ class TestHalfClose(Pitfall):
 
     usually = "a peer that has said all it had to say loses the replies still owed to it"
     handled = Stream._read
-    naive = {"kv.stream.Stream._read": read}
+    naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:
         with house() as h:

@@ -11,8 +11,8 @@ from socket import SHUT_WR
 
 from house import house
 
-from kv.reactor import READ, WRITE
-from kv.stream import Stream
+from kv.net.reactor import READ, WRITE
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -32,7 +32,7 @@ class TestEndedStream(Pitfall):
     shown = "m"
     usually = "the loop spins until the last reply is taken"
     handled = Stream._update_interest
-    naive = {"kv.stream.Stream._update_interest": update_interest}
+    naive = {"kv.net.stream.Stream._update_interest": update_interest}
 
     def scenario(self) -> str:
         with house() as h:

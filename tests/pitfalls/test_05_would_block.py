@@ -15,9 +15,9 @@ from house import house
 from simulation.kernel import Dice, Kernel
 from simulation.network import Peer
 
-from kv.listener import Listener
-from kv.reactor import Reactor
-from kv.stream import CLOSING, OPEN, Limits, Stream
+from kv.net.listener import Listener
+from kv.net.reactor import Reactor
+from kv.net.stream import CLOSING, OPEN, Limits, Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -32,7 +32,7 @@ class TestAccept(Pitfall):
 
     usually = "the loop ends with an exception"
     handled = Listener._ready
-    naive = {"kv.listener.Listener._ready": ready}
+    naive = {"kv.net.listener.Listener._ready": ready}
 
     def scenario(self) -> str:
         with house() as h:
@@ -61,7 +61,7 @@ class TestReceive(Pitfall):
     shown = "s"
     usually = "a client with whom nothing is wrong is dropped"
     handled = Stream._read
-    naive = {"kv.stream.Stream._read": read}
+    naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:
         kernel = Kernel(Random(5), Dice(blocked=1 / 3), [])
@@ -94,7 +94,7 @@ class TestSend(Pitfall):
 
     usually = "a client that reads slowly is dropped"
     handled = Stream.flush
-    naive = {"kv.stream.Stream.flush": flush}
+    naive = {"kv.net.stream.Stream.flush": flush}
 
     def scenario(self) -> str:
         with house(stream={"high_water": 1 << 20}) as h:

@@ -8,7 +8,7 @@ machine, and loses the middle of the first long reply to the first slow reader.
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -25,7 +25,7 @@ class TestShortSend(Pitfall):
 
     usually = "what the kernel did not take at once is lost"
     handled = Stream.flush
-    naive = {"kv.stream.Stream.flush": flush}
+    naive = {"kv.net.stream.Stream.flush": flush}
 
     def scenario(self) -> str:
         with house() as h:

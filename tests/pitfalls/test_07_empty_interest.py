@@ -14,8 +14,8 @@ import socket
 
 from house import Guest, house
 
-from kv.reactor import READ, WRITE, Registration
-from kv.stream import Stream
+from kv.net.reactor import READ, WRITE, Registration
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -32,7 +32,7 @@ class TestWriteInterest(Pitfall):
     shown = "m"
     usually = "the loop spins for as long as there is a connection"
     handled = Stream._update_interest
-    naive = {"kv.stream.Stream._update_interest": update_interest}
+    naive = {"kv.net.stream.Stream._update_interest": update_interest}
 
     def scenario(self) -> str:
         with house() as h:
@@ -63,7 +63,7 @@ class TestPause(Pitfall):
     shown = "m"
     usually = "a pause is refused, or the loop spins once the peer of a paused socket hangs up"
     handled = Registration.set
-    naive = {"kv.reactor.Registration.set": set_interest}
+    naive = {"kv.net.reactor.Registration.set": set_interest}
 
     def scenario(self) -> str:
         seen = [paused(selectors.SelectSelector()), paused(selectors.DefaultSelector())]

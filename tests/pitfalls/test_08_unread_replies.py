@@ -10,7 +10,7 @@ not read from, until it has taken some of it. Its own sending then stops, too, b
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -30,7 +30,7 @@ class TestUnreadReplies(Pitfall):
 
     usually = "the server keeps all replies that one client does not take"
     handled = Stream._hand_over_lines
-    naive = {"kv.stream.Stream._hand_over_lines": hand_over_lines}
+    naive = {"kv.net.stream.Stream._hand_over_lines": hand_over_lines}
 
     def scenario(self) -> str:
         with house() as h:

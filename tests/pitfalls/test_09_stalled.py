@@ -19,8 +19,10 @@ class TestStalled(Pitfall):
     """A client has asked for more than the buffers hold, and takes 1 KiB a second of it."""
 
     usually = "an honest reader that is slow is dropped"
-    handled = "kv.stream.KERNEL_BUFFER"
-    naive = {"kv.stream.KERNEL_BUFFER": 2 << 20}  # doubled: 4 MB, or what net.core.wmem_max allows
+    handled = "kv.net.stream.KERNEL_BUFFER"
+    naive = {
+        "kv.net.stream.KERNEL_BUFFER": 2 << 20
+    }  # doubled: 4 MB, or net.core.wmem_max
 
     def scenario(self) -> str:
         with house() as h:

@@ -13,7 +13,7 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -31,7 +31,7 @@ class TestNagle(Pitfall):
     shown = "m"
     usually = "the second of two small replies stays in our own kernel"
     handled = Stream.__init__
-    naive = {"kv.stream.Stream.__init__": init}
+    naive = {"kv.net.stream.Stream.__init__": init}
 
     def scenario(self) -> str:
         with house(stream={"quantum": 1}) as h:

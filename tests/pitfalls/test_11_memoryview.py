@@ -10,7 +10,7 @@ everything and the buffer is simply replaced, and fails in the one branch that i
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -31,7 +31,7 @@ class TestMemoryview(Pitfall):
 
     usually = "the first short send raises `BufferError`"
     handled = Stream.flush
-    naive = {"kv.stream.Stream.flush": flush}
+    naive = {"kv.net.stream.Stream.flush": flush}
 
     def scenario(self) -> str:
         with house() as h:

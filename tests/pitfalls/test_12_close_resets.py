@@ -11,7 +11,7 @@ its own or a bound is reached, close.
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -26,7 +26,7 @@ class TestCloseResets(Pitfall):
 
     usually = "replies that `send` had accepted are lost"
     handled = Stream.close
-    naive = {"kv.stream.Stream.close": close}
+    naive = {"kv.net.stream.Stream.close": close}
 
     def scenario(self) -> str:
         with house() as h:

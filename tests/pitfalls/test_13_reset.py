@@ -12,7 +12,7 @@ import socket
 
 from house import house
 
-from kv.stream import NO_LINGER, Stream
+from kv.net.stream import NO_LINGER, Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -34,7 +34,7 @@ class TestReset(Pitfall):
 
     usually = "only a connection that ends politely is cleaned up after"
     handled = Stream._read
-    naive = {"kv.stream.Stream._read": read}
+    naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:
         with house() as h:

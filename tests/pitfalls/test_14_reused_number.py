@@ -13,8 +13,8 @@ from contextlib import ExitStack
 
 from house import house
 
-from kv.reactor import READ, Reactor
-from kv.stream import CLOSED, Stream
+from kv.net.reactor import READ, Reactor
+from kv.net.stream import CLOSED, Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -29,7 +29,7 @@ class TestStaleEvent(Pitfall):
 
     usually = "a handler runs for a connection that is closed"
     handled = Reactor.turn
-    naive = {"kv.reactor.Reactor.turn": turn}
+    naive = {"kv.net.reactor.Reactor.turn": turn}
 
     def scenario(self) -> str:
         with ExitStack() as stack:
@@ -69,7 +69,7 @@ class TestUnregister(Pitfall):
 
     usually = "the next connection with the number of a closed one is refused"
     handled = Stream._close_socket
-    naive = {"kv.stream.Stream._close_socket": close_socket}
+    naive = {"kv.net.stream.Stream._close_socket": close_socket}
 
     def scenario(self) -> str:
         with house() as h:

@@ -14,8 +14,8 @@ import socket
 
 from house import House, house
 
+from kv.net.stream import KEEPALIVE
 from kv.server import Connection
-from kv.stream import KEEPALIVE
 
 from .pitfall import Failure, Pitfall
 
@@ -25,7 +25,7 @@ class TestKeepalive(Pitfall):
 
     shown = "e"
     usually = "the id of a client that vanished stays in use for hours"
-    handled = "kv.stream.KEEPALIVE"
+    handled = "kv.net.stream.KEEPALIVE"
 
     def scenario(self) -> str:
         with house() as h:

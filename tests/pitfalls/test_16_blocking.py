@@ -11,7 +11,7 @@ import socket
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Pitfall
 
@@ -28,7 +28,7 @@ class TestBlocking(Pitfall):
 
     usually = "one client that does not read stops the server for everybody"
     handled = Stream.__init__
-    naive = {"kv.stream.Stream.__init__": init}
+    naive = {"kv.net.stream.Stream.__init__": init}
     patience = 0.3
 
     def scenario(self) -> str:

@@ -16,8 +16,8 @@ from simulation.kernel import Dice, Kernel
 from simulation.network import Peer
 from simulation.sockets import Listening
 
-from kv.listener import BATCH, Listener
-from kv.reactor import Reactor
+from kv.net.listener import BATCH, Listener
+from kv.net.reactor import Reactor
 
 from .pitfall import Failure, Pitfall
 
@@ -35,8 +35,8 @@ class TestDead(Pitfall):
 
     shown = "s"
     usually = "a connection that died before it was accepted ends the server"
-    handled = "kv.listener.DEAD_CONNECTION"
-    naive = {"kv.listener.Listener._ready": ready}
+    handled = "kv.net.listener.DEAD_CONNECTION"
+    naive = {"kv.net.listener.Listener._ready": ready}
 
     def scenario(self) -> str:
         kernel = Kernel(Random(1), Dice(dead=0.5), [])
@@ -66,8 +66,8 @@ class TestBatch(Pitfall):
     """100 connections come at once, and a client that was there before asks for a key."""
 
     usually = "nobody is served while connections come"
-    handled = "kv.listener.BATCH"
-    naive = {"kv.listener.Listener._ready": ready_for_all}
+    handled = "kv.net.listener.BATCH"
+    naive = {"kv.net.listener.Listener._ready": ready_for_all}
 
     def scenario(self) -> str:
         with ExitStack() as stack, house() as h:

@@ -14,7 +14,7 @@ import socket
 
 from house import house
 
-from kv.listener import RETRY, Listener
+from kv.net.listener import RETRY, Listener
 
 from .pitfall import Failure, Pitfall
 
@@ -31,7 +31,7 @@ class TestNoDescriptors(Pitfall):
     shown = "m"
     usually = "the loop spins until somebody leaves"
     handled = Listener._back_off
-    naive = {"kv.listener.Listener._back_off": back_off}
+    naive = {"kv.net.listener.Listener._back_off": back_off}
 
     def scenario(self) -> str:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -12,8 +12,8 @@ import socket
 
 from house import house
 
-from kv.address import Address
-from kv.listener import Listener
+from kv.net.address import Address
+from kv.net.listener import Listener
 from kv.server import Connection, Server
 
 from .pitfall import Failure, Pitfall
@@ -58,7 +58,7 @@ class TestPause(Pitfall):
     shown = "m"
     usually = "the loop spins while somebody waits"
     handled = Listener.pause
-    naive = {"kv.listener.Listener.pause": pause}
+    naive = {"kv.net.listener.Listener.pause": pause}
 
     def scenario(self) -> str:
         with house(max_connections=2) as h, socket.socket() as third:

@@ -12,7 +12,7 @@ import socket
 from contextlib import ExitStack
 from unittest import mock
 
-from kv.listener import _listen_on, _listen_on_all, listen
+from kv.net.listener import _listen_on, _listen_on_all, listen
 
 from .pitfall import Failure, Pitfall
 
@@ -33,7 +33,7 @@ class TestReuse(Pitfall):
 
     usually = "a server cannot be restarted for a minute"
     handled = _listen_on
-    naive = {"kv.listener._listen_on": usual_listen_on}
+    naive = {"kv.net.listener._listen_on": usual_listen_on}
 
     def scenario(self) -> str:
         (listener,) = listen("127.0.0.1", 0)
@@ -59,11 +59,14 @@ class TestSeveral(Pitfall):
 
     usually = "clients that try another address of the same name are refused"
     handled = _listen_on_all
-    naive = {"kv.listener._listen_on_all": listen_on_first}
+    naive = {"kv.net.listener._listen_on_all": listen_on_first}
 
     def scenario(self) -> str:
         first, second = (socket.AF_INET, ("127.0.0.1", 0)), another()
-        with ExitStack() as stack, mock.patch("kv.listener.resolve", lambda *_: [first, second]):
+        with (
+            ExitStack() as stack,
+            mock.patch("kv.net.listener.resolve", lambda *_: [first, second]),
+        ):
             listeners = [stack.enter_context(sock) for sock in listen("localhost", 0)]
             port = listeners[0].getsockname()[1]
             connected = []

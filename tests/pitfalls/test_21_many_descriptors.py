@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from kv import process
+from kv.net.reactor import READ, Reactor
 from kv.process import affordable
-from kv.reactor import READ, Reactor
 
 from .pitfall import Failure, Pitfall
 

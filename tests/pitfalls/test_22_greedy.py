@@ -11,7 +11,7 @@ everybody else who is ready.
 from house import house
 from wire import KEY
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -38,7 +38,7 @@ class TestGreedy(Pitfall):
 
     usually = "one client's commands are all handled before anybody else's"
     handled = Stream._hand_over_lines
-    naive = {"kv.stream.Stream._read": read}
+    naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:
         with house() as h:

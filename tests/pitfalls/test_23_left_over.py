@@ -9,7 +9,7 @@ every buffered reader, TLS among them: `SSLSocket.pending()` is there for it.
 
 from house import house
 
-from kv.stream import Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -23,7 +23,7 @@ class TestLeftOver(Pitfall):
 
     usually = "replies never come, and nothing is wrong"
     handled = Stream._schedule
-    naive = {"kv.stream.Stream._schedule": schedule}
+    naive = {"kv.net.stream.Stream._schedule": schedule}
 
     def scenario(self) -> str:
         with house() as h:

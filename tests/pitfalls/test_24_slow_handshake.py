@@ -9,8 +9,8 @@ deadline is not the silence but the whole of it: from accepting to the end of th
 
 from house import house
 
+from kv.net.stream import Stream
 from kv.server import Connection
-from kv.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -27,7 +27,7 @@ class TestSlowHandshake(Pitfall):
 
     usually = "a client that trickles keeps its place for as long as it likes"
     handled = Connection._handshake_timed_out
-    naive = {"kv.stream.Stream._read": read}
+    naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:
         with house() as h:

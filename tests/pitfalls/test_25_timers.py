@@ -11,7 +11,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from kv.reactor import Reactor
+from kv.net.reactor import Reactor
 
 from .pitfall import Failure, Pitfall
 
@@ -36,7 +36,7 @@ class TestClock(Pitfall):
 
     usually = "a deadline moves with the time of day"
     handled = Reactor.__init__
-    naive = {"kv.reactor.Reactor.__init__.__defaults__": (None, WALL)}
+    naive = {"kv.net.reactor.Reactor.__init__.__defaults__": (None, WALL)}
 
     def scenario(self) -> str:
         reactor = Reactor()
@@ -64,7 +64,7 @@ class TestDead(Pitfall):
     shown = "m"
     usually = "cancelled timers fill the memory"
     handled = Reactor.timer_ended
-    naive = {"kv.reactor.Reactor.timer_ended": timer_ended}
+    naive = {"kv.net.reactor.Reactor.timer_ended": timer_ended}
 
     def scenario(self) -> str:
         reactor = Reactor()
@@ -101,7 +101,7 @@ class TestRounding(Pitfall):
     shown = "m"
     usually = "the loop spins through the last millisecond before each timer"
     handled = Reactor._sleep
-    naive = {"kv.reactor.Reactor._sleep": sleep}
+    naive = {"kv.net.reactor.Reactor._sleep": sleep}
 
     def scenario(self) -> str:
         selector = Milliseconds()

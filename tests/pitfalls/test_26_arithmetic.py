@@ -14,8 +14,8 @@ from unittest import mock
 from house import house
 from wire import KEY
 
-from kv.cipher import PrivateKey
-from kv.protocol import ServerConversation
+from kv.protocol.cipher import PrivateKey
+from kv.protocol.conversation import ServerConversation
 
 from .pitfall import Failure, Pitfall
 
@@ -44,7 +44,7 @@ class TestRemembered(Pitfall):
     shown = "m"
     usually = "every reply costs a private-key operation"
     handled = ServerConversation._sealed_value
-    naive = {"kv.protocol.ServerConversation._sealed_value": sealed_value}
+    naive = {"kv.protocol.conversation.ServerConversation._sealed_value": sealed_value}
 
     def scenario(self) -> str:
         with house() as h:
@@ -63,8 +63,8 @@ class TestWeighed(Pitfall):
 
     shown = "m"
     usually = "a turn is bounded in messages, which may cost 20 or 1,200 µs each"
-    handled = "kv.protocol.SEALING"
-    naive = {"kv.protocol.SEALING": 0}
+    handled = "kv.protocol.conversation.SEALING"
+    naive = {"kv.protocol.conversation.SEALING": 0}
 
     def scenario(self) -> str:
         texts = [f"{number:03}" for number in range(64)]

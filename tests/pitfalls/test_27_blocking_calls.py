@@ -15,7 +15,7 @@ from unittest import mock
 
 from house import house
 
-from kv.address import Address
+from kv.net.address import Address
 from kv.process import serve
 from kv.server import Server
 

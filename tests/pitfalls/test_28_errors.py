@@ -13,9 +13,10 @@ from unittest import mock
 
 from house import house
 
-from kv.protocol import Message, Reply, ServerConversation
-from kv.reactor import READ, WRITE
-from kv.stream import OPEN, Stream
+from kv.net.reactor import READ, WRITE
+from kv.net.stream import OPEN, Stream
+from kv.protocol.conversation import ServerConversation
+from kv.protocol.messages import Message, Reply
 
 from .pitfall import Failure, Pitfall
 
@@ -50,11 +51,14 @@ class TestError(Pitfall):
 
     usually = "the server ends, with everybody in it"
     handled: ClassVar[Any] = Stream._ready
-    naive = {"kv.stream.Stream._ready": ready}
+    naive = {"kv.net.stream.Stream._ready": ready}
     before = 0  # commands of the same client that are handled first
 
     def scenario(self) -> str:
-        with mock.patch("kv.protocol.ServerConversation._execute", execute), house() as h:
+        with (
+            mock.patch("kv.protocol.conversation.ServerConversation._execute", execute),
+            house() as h,
+        ):
             unlucky, other = h.guest().connect("alice"), h.guest().connect("bob")
             try:
                 unlucky.send(*["GET k"] * self.before, "GET unlucky")
@@ -69,5 +73,5 @@ class TestLater(TestError):
 
     usually = "it ends after all, when the mistake is met in what was left for another turn"
     handled = Stream._resume
-    naive = {"kv.stream.Stream._resume": resume}
+    naive = {"kv.net.stream.Stream._resume": resume}
     before = 100

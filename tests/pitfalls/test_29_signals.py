@@ -21,9 +21,9 @@ from unittest import mock
 from house import SERVER_KEY, house
 from wire import KEY
 
+from kv.net.reactor import Reactor
 from kv.process import serve
-from kv.protocol import Wire
-from kv.reactor import Reactor
+from kv.protocol.messages import Wire
 from kv.server import Server, Settings
 
 from .pitfall import Failure, Pitfall
@@ -49,7 +49,7 @@ class TestWakeUp(Pitfall):
 
     usually = "a signal is not noticed before something else wakes the loop"
     handled = Reactor.on_signal
-    naive = {"kv.reactor.Reactor.on_signal": on_signal}
+    naive = {"kv.net.reactor.Reactor.on_signal": on_signal}
     patience = 0.3
 
     def scenario(self) -> str:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from house import Guest, house
 
-from kv import stdio
-from kv.stdio import LogHandler, open_missing
+from kv.net import stdio
+from kv.net.stdio import LogHandler, open_missing
 
 from .pitfall import Failure, Pitfall
 
@@ -44,7 +44,7 @@ class TestFull(Pitfall):
 
     usually = "the whole server waits for whoever reads the log"
     handled = LogHandler.emit
-    naive = {"kv.stdio.LogHandler.emit": emit}
+    naive = {"kv.net.stdio.LogHandler.emit": emit}
     patience = 0.3
 
     def scenario(self) -> str:
@@ -72,7 +72,7 @@ class TestClosed(Pitfall):
 
     usually = "the log goes to the connection that has descriptor 2"
     handled = open_missing
-    naive = {"kv.stdio.open_missing": open_missing_naively}
+    naive = {"kv.net.stdio.open_missing": open_missing_naively}
 
     def scenario(self) -> str:
         kept = os.dup(2)

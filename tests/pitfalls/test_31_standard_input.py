@@ -20,8 +20,8 @@ from unittest import mock
 
 from house import Selector
 
-from kv.reactor import READ, Reactor
-from kv.stdio import Input, opened_anew
+from kv.net.reactor import READ, Reactor
+from kv.net.stdio import Input, opened_anew
 
 from .pitfall import Failure, Pitfall
 
@@ -65,7 +65,7 @@ class TestHidden(Pitfall):
 
     usually = "lines wait in a buffer that the selector does not see"
     handled = Input._fill
-    naive = {"kv.stdio.Input._fill": fill}
+    naive = {"kv.net.stdio.Input._fill": fill}
 
     def scenario(self) -> str:
         source, sink = os.pipe()
@@ -94,7 +94,7 @@ class TestRegularFile(Pitfall):
 
     usually = "a traceback for whoever says `< script`"
     handled = Input.read_on
-    naive = {"kv.stdio.Input.read_on": read_on}
+    naive = {"kv.net.stdio.Input.read_on": read_on}
 
     def scenario(self) -> str:
         with tempfile.TemporaryFile(buffering=0) as file:
@@ -120,7 +120,7 @@ class TestFlag(Pitfall):
 
     usually = "the shell's terminal does not block any more, either"
     handled = opened_anew
-    naive = {"kv.stdio.opened_anew": set_non_blocking}
+    naive = {"kv.net.stdio.opened_anew": set_non_blocking}
 
     def scenario(self) -> str:
         with terminal() as (_keys, typed), open(os.dup(typed), "rb", buffering=0) as shells:
@@ -161,7 +161,7 @@ class TestFlushed(Pitfall):
 
     usually = "a read of what was ready waits for the next line, and the loop with it"
     handled = opened_anew
-    naive = {"kv.stdio.opened_anew": as_it_is}
+    naive = {"kv.net.stdio.opened_anew": as_it_is}
     patience = 0.3
 
     def scenario(self) -> str:

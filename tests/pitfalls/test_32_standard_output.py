@@ -11,8 +11,8 @@ server, takes it for a broken connection.
 import os
 import select
 
+from kv.net.stdio import Output
 from kv.shell import Shell
-from kv.stdio import Output
 
 from .in_process import Pipe, asked, client, turn
 from .pitfall import Failure, Pitfall
@@ -28,7 +28,7 @@ class TestFull(Pitfall):
 
     usually = "a client whose output is not read does not notice the server going away"
     handled = Output._flush
-    naive = {"kv.stdio.Output.write": write}
+    naive = {"kv.net.stdio.Output.write": write}
     patience = 0.3
 
     def scenario(self) -> str:
@@ -49,7 +49,7 @@ class TestClosed(Pitfall):
 
     usually = "`| head` looks like a lost connection"
     handled = Shell.ended
-    naive = {"kv.stdio.Output.write": write}
+    naive = {"kv.net.stdio.Output.write": write}
 
     def scenario(self) -> str:
         with Pipe() as keys, Pipe() as replies, Pipe() as notices:

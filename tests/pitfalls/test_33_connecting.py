@@ -16,8 +16,8 @@ from contextlib import ExitStack, closing, contextmanager
 
 from house import Clock, Selector
 
-from kv.connector import Connector
-from kv.reactor import Reactor
+from kv.net.connector import Connector
+from kv.net.reactor import Reactor
 
 from .pitfall import Failure, Pitfall
 
@@ -85,7 +85,7 @@ class TestInProgress(Pitfall):
 
     usually = "the loop stands still until the other side answers"
     handled = Connector._try_next
-    naive = {"kv.connector.Connector._try_next": try_next}
+    naive = {"kv.net.connector.Connector._try_next": try_next}
     patience = 0.3
 
     def scenario(self) -> str:
@@ -110,7 +110,7 @@ class TestVerdict(Pitfall):
 
     usually = "what is writable is taken for connected"
     handled = Connector._decided
-    naive = {"kv.connector.Connector._decided": decided}
+    naive = {"kv.net.connector.Connector._decided": decided}
 
     def scenario(self) -> str:
         with refusing() as port, closing(Attempt(port)) as attempt:
@@ -140,7 +140,7 @@ class TestNextAddress(Pitfall):
 
     usually = "the first address that refuses is the end"
     handled = Connector._decided
-    naive = {"kv.connector.Connector._decided": decided_for_all}
+    naive = {"kv.net.connector.Connector._decided": decided_for_all}
 
     def scenario(self) -> str:
         with refusing() as first, listening() as second, closing(Attempt(first, second)) as attempt:

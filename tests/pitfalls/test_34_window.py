@@ -9,8 +9,8 @@ ended by the kernel for want of memory, while the server is still at the beginni
 """
 
 from kv.link import Link
-from kv.reactor import READ
-from kv.stdio import Input
+from kv.net.reactor import READ
+from kv.net.stdio import Input
 
 from .in_process import Pipe, client
 from .pitfall import Failure, Pitfall
@@ -45,7 +45,7 @@ class TestReadOn(Pitfall):
 
     usually = "commands that may not be sent yet are read all the same"
     handled = Input.read_on
-    naive = {"kv.stdio.Input.read_on": read_on}
+    naive = {"kv.net.stdio.Input.read_on": read_on}
 
     def scenario(self) -> str:
         written = 0

@@ -12,8 +12,8 @@ import os
 
 from house import house
 
+from kv.net.stdio import LogHandler, escaped
 from kv.server import Connection
-from kv.stdio import LogHandler, escaped
 
 from .in_process import Pipe, asked, client, turn
 from .pitfall import Failure, Pitfall
@@ -34,7 +34,7 @@ class TestLog(Pitfall):
 
     usually = "in a terminal, the log says what the client chose"
     handled = escaped
-    naive = {"kv.server.Connection.__str__": named, "kv.stdio.escaped": as_it_is}
+    naive = {"kv.server.Connection.__str__": named, "kv.net.stdio.escaped": as_it_is}
 
     def scenario(self) -> str:
         log = logging.getLogger("kv")

@@ -3,7 +3,7 @@
 The model has no network, no reactor and no RSA. It is told, message by message, what the server
 is about to handle and by whom, and says what the reply must be. It shares with the server the
 order in which messages of different clients are handled (any order is right, but the account of
-memory makes it visible) and the two charges of `kv.store`; nothing else.
+memory makes it visible) and the two charges of `kv.protocol.store`; nothing else.
 
 Sealing is a pure function of key and octets, and RSA is nine tenths of what the server does; so
 this module remembers sealed and opened lines, and the simulated server is given keys that do, too
@@ -17,8 +17,8 @@ from unittest import mock
 
 import rsa
 
-from kv.cipher import PrivateKey, PublicKey
-from kv.store import ENTRY, SESSION
+from kv.protocol.cipher import PrivateKey, PublicKey
+from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
 
@@ -119,7 +119,7 @@ class Model:
         self.sessions: dict[str, Story] = {}
 
     def used(self) -> int:
-        """The account: what `kv.store` says it charges."""
+        """The account: what `kv.protocol.store` says it charges."""
         return sum(
             SESSION
             + len(story.client_id)

@@ -14,9 +14,9 @@ from unittest import mock
 import pytest
 
 import kv.server
-from kv.listener import Listener
-from kv.reactor import Reactor
-from kv.stream import Limits, Owner, Stream
+from kv.net.listener import Listener
+from kv.net.reactor import Reactor
+from kv.net.stream import Limits, Owner, Stream
 
 from .kernel import Failure
 from .world import run

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import kv.server
-from kv.listener import RETRY
-from kv.store import ENTRY, REMEMBERED, SESSION
-from kv.stream import Phase
+from kv.net.listener import RETRY
+from kv.net.stream import Phase
+from kv.protocol.store import ENTRY, REMEMBERED, SESSION
 
 from .kernel import Failure
 from .watched import WatchedConnection, WatchedStream

@@ -13,7 +13,7 @@ deadline may pass without its end.
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import kv.server
-from kv.stream import Phase, Stream
+from kv.net.stream import Phase, Stream
 
 from .clients import Client
 from .kernel import READ, WRITE, Failure

@@ -12,11 +12,12 @@ import logging
 from dataclasses import dataclass
 from random import Random
 
-from kv.protocol import Service, Wire
-from kv.reactor import READ, Reactor
+from kv.net.reactor import READ, Reactor
+from kv.net.stream import Limits
+from kv.protocol.conversation import Service
+from kv.protocol.messages import Wire
+from kv.protocol.store import Store
 from kv.server import Server, Settings
-from kv.store import Store
-from kv.stream import Limits
 
 from .clients import SCRIPTS, Client
 from .kernel import EXHAUSTED, Dice, Failure, Kernel, WakeUp

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kv.store import Session, Store
+from kv.protocol.store import Session, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPACITY = 64 << 20

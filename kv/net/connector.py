@@ -13,8 +13,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from kv.address import Address, shown
-from kv.reactor import WRITE, Reactor, Registration, Timer
+from kv.net.address import Address, shown
+from kv.net.reactor import WRITE, Reactor, Registration, Timer
 
 
 class Connector:

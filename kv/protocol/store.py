@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kv.table import Table
+from kv.protocol.table import Table
 
 #: Octets charged for an entry besides its key and value.
 ENTRY = 192

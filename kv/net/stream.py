@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from kv.reactor import READ, WRITE, Reactor, Timer
+from kv.net.reactor import READ, WRITE, Reactor, Timer
 
 #: SO_SNDBUF and SO_RCVBUF, in octets (Linux doubles them for its own bookkeeping). Left to itself
 #: the kernel may keep megabytes for one connection. And it reports room only when a third of its

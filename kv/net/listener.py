@@ -15,8 +15,8 @@ import logging
 import socket
 from collections.abc import Callable
 
-from kv.address import Address, resolve, shown
-from kv.reactor import READ, Reactor, Timer
+from kv.net.address import Address, resolve, shown
+from kv.net.reactor import READ, Reactor, Timer
 
 log = logging.getLogger("kv")
 

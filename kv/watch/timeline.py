@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kv.stdio import escaped
+from kv.net.stdio import escaped
 
 #: Pixels: the picture's width, of which so much is names, and the height of a row and the rest.
 WIDTH, NAMES, ROW, TOP, BOTTOM = 1600, 130, 34, 74, 24

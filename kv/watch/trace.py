@@ -19,16 +19,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial, wraps
 from typing import Any, Self, TextIO
 
-from kv.address import shown
-from kv.cipher import PrivateKey, PublicKey
-from kv.listener import Listener
-from kv.protocol import ClientConversation, Command, Message, Reply, ServerConversation
-from kv.reactor import READ, WRITE, Reactor, Registration, Timer
-from kv.stdio import Input, LogHandler, Output, escaped
-from kv.stream import OPEN, Stream
+from kv.net.address import shown
+from kv.net.listener import Listener
+from kv.net.reactor import READ, WRITE, Reactor, Registration, Timer
+from kv.net.stdio import Input, LogHandler, Output, escaped
+from kv.net.stream import OPEN, Stream
+from kv.protocol.cipher import PrivateKey, PublicKey
+from kv.protocol.conversation import ClientConversation, ServerConversation
+from kv.protocol.messages import Command, Message, Reply
 
 log = logging.getLogger("kv")
-lines = logging.getLogger("kv.trace")
+lines = logging.getLogger("kv.watch.trace")
 
 #: Columns of a line for people, and those before its text.
 COLUMNS, INDENT = 100, 31

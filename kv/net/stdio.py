@@ -21,7 +21,7 @@ import re
 import select
 from collections.abc import Callable
 
-from kv.reactor import READ, WRITE, Reactor
+from kv.net.reactor import READ, WRITE, Reactor
 
 #: What stays in Output's memory before its user should hold back, in octets.
 HIGH_WATER = 64 * 1024
