@@ -20,9 +20,7 @@ class TestStalled(Pitfall):
 
     usually = "an honest reader that is slow is dropped"
     handled = "kv.net.stream.KERNEL_BUFFER"
-    naive = {
-        "kv.net.stream.KERNEL_BUFFER": 2 << 20
-    }  # doubled: 4 MB, or net.core.wmem_max
+    naive = {"kv.net.stream.KERNEL_BUFFER": 2 << 20}  # doubled: 4 MB, or net.core.wmem_max
 
     def scenario(self) -> str:
         with house() as h:
