@@ -1,6 +1,6 @@
 """The command line: `python -m kv server`, `client` and `timeline`."""
 
-from kv.net.stdio import LogHandler, open_missing
+from kv.net.stdio import open_missing
 
 if __name__ == "__main__":
     open_missing()  # before anything else can open a descriptor
@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from kv.net.address import resolve
-from kv.net.stream import Limits
+from kv.net.log import LogHandler
+from kv.net.owner import Limits
 from kv.process import affordable, serve
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Wire

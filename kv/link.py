@@ -5,13 +5,16 @@ It lives on a reactor and blocks nobody. `Client` runs one for callers, `Shell` 
 
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Protocol
 
 from kv.errors import ConnectRefused, Violation
 from kv.net.address import Address, shown
 from kv.net.connector import Connector
+from kv.net.owner import Limits
 from kv.net.reactor import Reactor, Timer
-from kv.net.stream import Limits, Stream
+from kv.net.stream import Stream
+from kv.net.turns import Turns
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.conversation import ClientConversation
 from kv.protocol.messages import Command, Message, Reply, Wire
@@ -67,6 +70,7 @@ class Link:
         self._error: Exception | None = None  # why we close, when it is we who do
         self._raw = raw
         self._half_closed = False
+        self._over = False  # nothing more is awaited
         self._conversation = ClientConversation(wire, key)
         self._stream: Stream | None = None
         self._connector = Connector(
@@ -94,14 +98,14 @@ class Link:
         """Sends a command; its reply is awaited from now on. Call `flush` after the last."""
         assert self._stream is not None
         for line in self._conversation.lines(command):
-            self._stream.write_line(line)
+            self._stream.write(line + b"\n")
         if self._timer is None:
             self._wait()
 
     def send_raw(self, octets: bytes) -> None:
         """Seals and sends whatever it is."""
         assert self._stream is not None
-        self._stream.write_line(self._conversation.key.seal(octets))
+        self._stream.write(self._conversation.key.seal(octets) + b"\n")
 
     def half_close(self) -> None:
         """Ends our sending side; what the server still says is awaited."""
@@ -123,8 +127,19 @@ class Link:
         else:
             self._owner.ended(error)
 
-    def line_received(self, line: bytes) -> int:
-        """A line of the server's. What this raises ends the connection and reaches the owner."""
+    def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
+        """Lines of the server's; a violation ends the connection and reaches the owner."""
+        work = 0
+        try:
+            for line in lines:
+                work += self._line_received(line)
+                if work >= budget or self._over:
+                    break
+        except Violation as violation:
+            self.abort(violation)
+        return work
+
+    def _line_received(self, line: bytes) -> int:
         if self._raw and not self._conversation.awaiting:
             reply = self._conversation.read(line)
             self._wait()
@@ -139,13 +154,18 @@ class Link:
             self._connect_answered(reply)
         else:
             if command.message is Message.DISCONNECT and self._stream is not None:
+                self._over = True
                 self._stream.close()
             self._owner.replied(command, reply)
         return 1
 
     def line_too_long(self) -> None:
         """The server broke the protocol."""
-        raise Violation(f"the server sent a line of more than {self._wire.line_size} octets")
+        size = self._wire.line_size
+        self.abort(Violation(f"the server sent a line of more than {size} octets"))
+
+    def held_up(self) -> None:
+        """Never happens: a client always reads."""
 
     def drained(self) -> None:
         """The kernel has taken all that was sent."""
@@ -158,20 +178,23 @@ class Link:
         assert self._stream is not None
         if self._stream.unsent:
             self._stream.abort(self._error)
-        self._stream.close()
+        else:
+            self._stream.close()
 
-    def closed(self, error: Exception | None) -> None:
-        """The socket is closed."""
+    def closed(self, error: Exception | None, ours: bool) -> None:
+        """The socket is closed; an error of `ours` is the caller's to see, too."""
         self._stop_waiting()
-        self._owner.ended(self._error or error)
+        self._owner.ended(error if ours else self._error or error)
 
     def _socket_connected(self, sock: socket.socket) -> None:
         # The server says nothing before it has our key, and CONNECT does not depend on what it
         # says: both go together and save a round trip.
         # A client always reads: if it, too, read nothing while it cannot send, both would wait.
         limits = Limits(line_size=self._wire.line_size, high_water=sys.maxsize)
-        self._stream = Stream(self._reactor, sock, self, limits)
-        self._stream.write_line(self._conversation.key.public.to_line())
+        self._stream = Stream(
+            self._reactor, sock, self, limits, Turns(self._reactor, unsent_limit=sys.maxsize)
+        )
+        self._stream.write(self._conversation.key.public.to_line() + b"\n")
         self.send(self._connect)
         self.flush()
 
@@ -180,6 +203,7 @@ class Link:
             self._owner.connected()
             return
         assert self._stream is not None
+        self._over = True
         self._error = ConnectRefused(f"the client id {self._client_id!r} is in use")
         self._stream.close()
 

@@ -7,6 +7,7 @@ it by signals, which come at any moment: here each becomes a call in the loop's 
 import logging
 import resource
 import signal
+from functools import partial
 
 from kv.net.listener import listen
 from kv.net.reactor import Reactor
@@ -17,6 +18,11 @@ from kv.protocol.store import Store
 from kv.server import Server, Settings
 
 log = logging.getLogger("kv")
+statistics = logging.getLogger("kv.statistics")
+statistics.setLevel(logging.INFO)  # whoever asks for them wants them, whatever --log-level says
+
+#: They end the server gracefully.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: Seconds within which a second signal is the first one arriving twice: whoever stops a process
 #: group sends SIGTERM to all of it, and `make`, which is one of them, passes its own on (29).
@@ -32,7 +38,8 @@ def serve(
 
     `max_memory` is in octets, `shutdown_timeout` in seconds.
 
-    All that blocks is done before the reactor runs: making the key and resolving the name (27).
+    All that blocks is done before the reactor runs: making the key, resolving the name, and the
+    imports that others make only when they are needed (27, 47).
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it asks for statistics, and there are none yet
     service = Service(wire, PrivateKey.generate(wire.key_bits), Store(max_memory))
@@ -49,14 +56,22 @@ def serve(
         elif reactor.time() - first_signal >= SAME_REQUEST:
             raise SystemExit(128 + number)
 
+    def tell() -> None:
+        statistics.info("%s", server.statistics())
+
     try:
-        reactor.on_signal(signal.SIGINT, lambda: stop(signal.SIGINT))
-        reactor.on_signal(signal.SIGTERM, lambda: stop(signal.SIGTERM))
-        reactor.on_signal(signal.SIGUSR1, lambda: log.info("%s", server.statistics()))
+        for number in ENDING:
+            # Whoever started this process may have had it ignored, as `nohup` does for SIGHUP and
+            # a shell for the SIGINT of what runs in the background: it stays so (45).
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                reactor.on_signal(number, partial(stop, number))
+        reactor.on_signal(signal.SIGUSR1, tell)
+        # A mask is inherited, too, and what is blocked never comes: nobody could end this (45).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGUSR1})
         server = Server(reactor, service, settings, sockets)
         reactor.run()
         # What comes now is the same request, or comes too late: it must not change how this ends.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     finally:
         reactor.close()
     if server.cut_short:

@@ -5,19 +5,25 @@ Whatever happens to a connection, from a reset by its peer to a mistake in this 
 """
 
 import logging
-import math
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kv.errors import Violation
 from kv.net.address import Address, shown
+from kv.net.directions import Incoming
 from kv.net.listener import Listener
+from kv.net.owner import Limits, Stalled
 from kv.net.reactor import Reactor
-from kv.net.stream import Limits, Phase, Stalled, Stream
+from kv.net.stream import Stream
+from kv.net.turns import Turns
 from kv.protocol.conversation import ServerConversation, Service
 
 log = logging.getLogger("kv")
+
+#: Units of work that accepting a connection is.
+ACCEPTING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +39,42 @@ class Settings:
 class Connection:
     """One client: a stream whose lines go to a conversation, whose replies go to the stream."""
 
-    __slots__ = ("_address", "_deadline", "_idle_timeout", "_server", "conversation", "stream")
+    __slots__ = ("_address", "_deadline", "_kind", "_server", "conversation", "stream")
 
     def __init__(self, server: "Server", sock: socket.socket, address: Address) -> None:
         self._server = server
         self._address = address
+        self._kind = ""  # of reason for which the client was dropped or lost
         self.conversation = ServerConversation(server.service)
-        self.stream = Stream(server.reactor, sock, self, server.settings.stream)
+        settings, reactor = server.settings, server.reactor
+        self.stream = Stream(reactor, sock, self, settings.stream, server.turns)
         # From now until CONNECT: OK, and nothing that the client sends extends it: one octet a
         # second would otherwise keep a connection for ever (24).
-        seconds = server.settings.handshake_timeout
-        self._idle_timeout = server.settings.idle_timeout or math.inf
-        self._deadline = server.reactor.call_later(seconds, self._handshake_timed_out)
+        self._deadline = reactor.call_later(settings.handshake_timeout, self._handshake_timed_out)
 
     def __str__(self) -> str:
         client_id = self.conversation.client_id
         return f"{client_id!r} at {shown(self._address)}" if client_id else shown(self._address)
 
-    def line_received(self, line: bytes) -> int:
-        """A message: answers it, or drops the client; returns the work that took."""
+    # What the stream calls
+
+    def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
+        """Messages: answers them, or drops the client; returns the work that took."""
         conversation = self.conversation
-        in_session = conversation.session is not None
+        session = conversation.session
+        replies: list[bytes] = []
+        violation = None
         try:
-            reply = conversation.receive(line)
-        except Violation as violation:
+            conversation.answer(lines, budget, replies)
+        except Violation as error:
+            violation = error
+        if replies:
+            replies.append(b"")
+            self.stream.write(b"\n".join(replies))
+        if violation is not None:
             self._drop("violation", str(violation))
-            return 1
-        if reply:
-            self.stream.write_line(reply)
-        if in_session and conversation.session is None:
-            log.debug("%s disconnected", self)
-            self._close()
-        elif not in_session and conversation.session is not None:
-            self._deadline.cancel()
-            self._deadline = self._server.reactor.call_later(self._idle_timeout, self._idled)
+        elif conversation.session is not session:
+            self._session_changed()
         return conversation.work
 
     def line_too_long(self) -> None:
@@ -74,36 +82,55 @@ class Connection:
         size = self._server.settings.stream.line_size
         self._drop("violation", f"a line of more than {size} octets")
 
-    def drained(self) -> None:
+    def held_up(self) -> None:
         """Nothing here waits for that: the stream itself holds the client up."""
+
+    def drained(self) -> None:
+        """Nor for that."""
 
     def end_received(self) -> None:
         """The client will send no more, and all it sent is answered: the session is over."""
         log.debug("%s ended its side", self)
         self._close()
 
-    def closed(self, error: Exception | None) -> None:
+    def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed, and with it goes the session, if there still was one."""
         self.conversation.close()
         self._deadline.cancel()
-        if isinstance(error, OSError):
-            self._server.drops["stall" if isinstance(error, Stalled) else "lost"] += 1
-            log.info("lost %s: %s", self, error.strerror or error)
-        elif error is not None:
-            self._server.drops["error"] += 1
+        if ours:
+            self._count("error")
             log.error("dropped %s: an error in this server", self, exc_info=error)
+        elif error is not None:
+            self._count("stall" if isinstance(error, Stalled) else "lost")
+            log.info("lost %s: %s", self, getattr(error, "strerror", None) or error)
         self._server.forget(self)
+
+    # Ending it
+
+    def _session_changed(self) -> None:
+        """The message that was answered last began the session, or ended it."""
+        self._deadline.cancel()
+        if self.conversation.session is None:
+            log.debug("%s disconnected", self)
+            self._close()
+        elif self._server.settings.idle_timeout:
+            self._wait_for_a_message(self._server.settings.idle_timeout)
 
     def _drop(self, kind: str, reason: str) -> None:
         """The id is free at once; replies owed for earlier messages are still sent."""
-        if self.stream.phase is not Phase.OPEN:
-            return  # a deadline, and the stream is being finished already
-        self._server.drops[kind] += 1
+        self._count(kind)
         log.info("dropped %s: %s", self, reason)
         self._close()
 
+    def _count(self, kind: str) -> None:
+        """Counts a client that was dropped or lost: by the first reason that there was."""
+        if not self._kind:
+            self._kind = kind
+            self._server.drops[kind] += 1
+
     def _close(self) -> None:
         self.conversation.close()
+        self._server.sweep_soon()
         self._deadline.cancel()
         self.stream.close()
 
@@ -111,13 +138,22 @@ class Connection:
         seconds = self._server.settings.handshake_timeout
         self._drop("handshake", f"no CONNECT: OK within {seconds:g} s")
 
+    def _wait_for_a_message(self, seconds: float) -> None:
+        self._deadline = self._server.reactor.call_later(seconds, self._idled)
+
     def _idled(self) -> None:
-        """So long after CONNECT; but perhaps there was a message since then."""
-        left = self.stream.heard + self._idle_timeout - self._server.reactor.time()
-        if left > 0:
-            self._deadline = self._server.reactor.call_later(left, self._idled)
+        """So long after CONNECT, or after the last look; but perhaps there was a message since.
+
+        Or perhaps we owe the client something: then it is not the one who keeps us waiting (40).
+        """
+        timeout = self._server.settings.idle_timeout
+        left = self.stream.heard + timeout - self._server.reactor.time()
+        if self.stream.owes:
+            self._wait_for_a_message(timeout)
+        elif left > 0:
+            self._wait_for_a_message(left)
         else:
-            self._drop("idle", f"no message for {self._idle_timeout:g} s")
+            self._drop("idle", f"no message for {timeout:g} s")
 
 
 class Server:
@@ -131,7 +167,8 @@ class Server:
         self.settings = settings
         self.connections: dict[Connection, None] = {}  # a set that keeps its order
         self.drops: Counter[str] = Counter()  # by kind of reason
-        self.cut_short = 0  # connections that a stop ended before all was answered and sent
+        self.cut_short = 0  # connections that a stop ended before all was answered and delivered
+        self.turns = Turns(reactor)
         self._started = reactor.time()
         self._total = 0
         self._pauses = 0
@@ -145,16 +182,16 @@ class Server:
     def stop(self, timeout: float) -> None:
         """Ends gracefully, and the reactor with it, after `timeout` seconds at the latest.
 
-        No new connections; what had reached the sockets is answered; then everything is closed.
+        What had reached the sockets is answered, also on connections that wait to be accepted
+        (46); then everything is closed. Who does not get everything is counted.
         """
         self._stopping = True
         log.info("stopping: %d connections to finish", len(self.connections))
         for listener in self._listeners:
-            listener.close()
+            listener.finish(self._stop_if_done)
         for connection in self.connections:
             connection.stream.finish()
         self.reactor.call_later(timeout, self._cut_short)
-        self._stop_if_done()
 
     def forget(self, connection: Connection) -> None:
         """The connection is closed: there is room for another."""
@@ -164,9 +201,9 @@ class Server:
             for listener in self._listeners:
                 listener.resume()
         del self.connections[connection]
-        if not self._sweeping:
-            self._sweep()
+        self.sweep_soon()
         self._gone.update(counted(connection.stream))
+        self.cut_short += self._stopping and connection.stream.undelivered > 0
         self._stop_if_done()
 
     def statistics(self) -> str:
@@ -194,24 +231,40 @@ class Server:
         self.connections[connection] = None
         self._total += 1
         log.debug("%s connected", connection)
-        if len(self.connections) == self.settings.max_connections:
+        self.turns.left -= ACCEPTING
+        if self._stopping:
+            connection.stream.finish()
+        elif len(self.connections) == self.settings.max_connections:
             self._pauses += 1
             for listener in self._listeners:
                 listener.pause()
 
-    def _sweep(self) -> None:
-        """Forgets what a large session has stored, a bit in each turn."""
-        self._sweeping = self.service.store.sweep()
-        if self._sweeping:
+    def sweep_soon(self) -> None:
+        """Forgets what ended sessions have stored, a bit in each turn."""
+        if not self._sweeping and self.service.store.sweep(0):
+            self._sweeping = True
             self.reactor.call_soon(self._sweep)
 
+    def _sweep(self) -> None:
+        self._sweeping = False
+        self.service.store.sweep()
+        self.sweep_soon()
+
     def _cut_short(self) -> None:
+        """The time for a stop is over: whoever is left does not get everything."""
+        self.cut_short += sum(listener.refuse() for listener in self._listeners)
         for connection in list(self.connections):
-            self.cut_short += connection.stream.phase is not Phase.LINGERING
-            connection.stream.abort(None)
+            unanswered = connection.stream.incoming is not Incoming.DISCARDING
+            connection.stream.leave()
+            self.cut_short += unanswered and not connection.stream.undelivered
+        self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if self._stopping and not self.connections:
+        if (
+            self._stopping
+            and not self.connections
+            and not any(listener.listening for listener in self._listeners)
+        ):
             self.reactor.stop()
 
 

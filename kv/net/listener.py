@@ -7,16 +7,18 @@ connection is established before the program knows of it, and waits in the liste
 While somebody is in the queue the socket is readable; `accept` takes the first one out, as a socket
 of its own. Not to call `accept` is thus all it takes to let people wait (19), and whatever goes
 wrong with one who waits comes out of `accept`, too (17). When the queue, the backlog, is full, the
-kernel drops whoever else comes; theirs tries again, and to them connecting just takes long.
+kernel drops whoever else comes, and theirs tries again. On Linux such a client may believe itself
+connected meanwhile, and be reset later.
 """
 
 import errno
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from kv.net.address import Address, resolve, shown
-from kv.net.reactor import READ, Reactor, Timer
+from kv.net.reactor import READ, Callback, Reactor, Timer
 
 log = logging.getLogger("kv")
 
@@ -61,6 +63,8 @@ class Listener:
         self._retry: Timer | None = None
         self._exhausted = False  # descriptors or memory: said once, until nobody waits any more
         self._paused = False
+        self._done: Callback | None = None  # once `finish` was called
+        self._most = 0  # connections that it may still accept
         # Between readiness and `accept` the connection may be gone: a blocking listener would
         # then sleep until the next one comes (5).
         sock.setblocking(False)
@@ -73,6 +77,11 @@ class Listener:
         address: Address = self._sock.getsockname()
         return address
 
+    @property
+    def listening(self) -> bool:
+        """Whether it is not closed."""
+        return self._sock.fileno() >= 0
+
     def pause(self) -> None:
         """Stops accepting; the kernel queues up to BACKLOG connections (19)."""
         self._paused = True
@@ -83,14 +92,42 @@ class Listener:
         self._paused = False
         self._registration.set(0 if self._retry else READ)
 
+    def finish(self, done: Callback) -> None:
+        """Accepts those who are in the queue by now, then closes and calls `done`.
+
+        They are connected as far as they know, and what they have sent is acknowledged. To close
+        the socket would reset them (46). Who comes meanwhile is accepted, too, up to a bound.
+        """
+        self._done = done
+        self._most = BACKLOG
+        self._paused = False
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._registration.set(0)  # an empty queue raises no readiness: it has to be looked at
+        self._reactor.call_soon(self._ready)
+
     def close(self) -> None:
         """Stops listening. Connections still in the kernel's queue are reset."""
         if self._retry is not None:
             self._retry.cancel()
+            self._retry = None
         self._registration.set(0)
         self._sock.close()
 
+    def refuse(self) -> int:
+        """Stops listening; how many were in the queue, and are reset."""
+        refused = 0
+        with suppress(OSError):
+            while self.listening and refused < BACKLOG:
+                self._sock.accept()[0].close()
+                refused += 1
+        self.close()
+        return refused
+
     def _ready(self) -> None:
+        if not self.listening:
+            return
         for _ in range(BATCH):
             if self._paused:  # by what was accepted just now
                 return
@@ -98,6 +135,7 @@ class Listener:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError):
                 self._exhausted = False
+                self._finished()
                 return
             except OSError as error:
                 if error.errno in OUT_OF_RESOURCES:
@@ -107,11 +145,22 @@ class Listener:
                     raise
                 log.info("a connection died before it was accepted: %s", error.strerror)
                 continue
+            self._most -= 1
             try:
                 self._accepted(sock, address)
             except Exception:
                 log.exception("dropped %s: its connection could not be set up", shown(address))
                 sock.close()
+        if self._done is not None:
+            if self._most <= 0:
+                self._finished()
+            else:
+                self._reactor.call_soon(self._ready)
+
+    def _finished(self) -> None:
+        if self._done is not None:
+            self.close()
+            self._done()
 
     def _back_off(self, error: OSError) -> None:
         """Looks away for a moment.
@@ -127,7 +176,9 @@ class Listener:
 
     def _try_again(self) -> None:
         self._retry = None
-        if not self._paused:
+        if self._done is not None:
+            self._ready()
+        elif not self._paused:
             self._registration.set(READ)
 
 

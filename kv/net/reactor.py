@@ -1,4 +1,4 @@
-"""The loop: readiness, timers, deferred calls, signals.
+"""The loop: readiness, timers, deferred calls, and what comes from outside: signals, threads.
 
 Generic: knows nothing of streams, lines or keys. Its selector and its clock are handed in, so a
 simulation can supply both. One turn of the loop is:
@@ -35,6 +35,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 READ = selectors.EVENT_READ
@@ -79,9 +80,13 @@ class Registration:
         """
         if interest == self.interest:
             return
+        before, self.interest = (
+            self.interest,
+            0,
+        )  # also if the selector fails: it then has forgotten
         if not interest:  # register(fd, 0) is an error: no interest means not registered (7)
             self._selector.unregister(self._fileobj)
-        elif not self.interest:
+        elif not before:
             self._selector.register(self._fileobj, interest, self)
         else:
             self._selector.modify(self._fileobj, interest, self)
@@ -124,8 +129,12 @@ class Reactor:
         self._live_timers = 0
         self._serial = itertools.count()  # two timers due at one moment run in order of making
         self._deferred: deque[Callback] = deque()
+        self._elsewhere: deque[Callback] = deque()  # calls that other threads have asked for
+        self._bell: socket.socket | None = None  # an octet written to it ends the sleep
+        self._flags: set[int] = set()  # signals that have come
         self._signals: dict[int, Callback] = {}
         self._restore: list[Callback] = []
+        self._each_turn: list[Callback] = []
         self._stopped = False
         self.woken = clock()  # when this turn began
         self.turns = 0
@@ -138,6 +147,10 @@ class Reactor:
     def call_soon(self, callback: Callback) -> None:
         """Defers a call to the end of the next turn, which does not sleep."""
         self._deferred.append(callback)
+
+    def each_turn(self, callback: Callback) -> None:
+        """Makes a call whenever the loop has woken, before anybody else is called."""
+        self._each_turn.append(callback)
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
         """Makes a call `delay` seconds from now, or as soon after as the loop gets to it."""
@@ -173,6 +186,8 @@ class Reactor:
         timeout = self._sleep()
         ready = self._selector.select(timeout)
         self.woken = self.time()
+        for begin in self._each_turn:
+            begin()
         for key, events in ready:
             registration: Registration = key.data
             # An earlier callback of this batch may have closed this descriptor, and may even have
@@ -221,43 +236,62 @@ class Reactor:
                 timer.cancel()
                 callback()
 
+    # From outside: signal handlers, and other threads
+
+    def wakeable(self) -> None:
+        """Makes it possible to end the loop's sleep from outside. In the loop's thread only."""
+        if self._bell is None:
+            receiver, self._bell = socket.socketpair()
+            receiver.setblocking(False)
+            self._bell.setblocking(False)
+            registration = self.register(receiver, lambda _: self._rung(receiver))
+            registration.set(READ)
+            self._restore += [lambda: registration.set(0), receiver.close, self._bell.close]
+
+    def call_soon_threadsafe(self, callback: Callback) -> None:
+        """As `call_soon`, from any thread. Raises `RuntimeError` if the loop is not `wakeable`.
+
+        The queue of deferred calls is looked at before the loop sleeps, so a call that another
+        thread puts there during the sleep waits for something else to end it; and a thread that
+        appends while the loop counts is a race (42). So such calls have a queue of their own, and
+        whoever appends to it rings.
+        """
+        if self._bell is None:
+            raise RuntimeError("call wakeable() in the thread of the loop first")
+        self._elsewhere.append(callback)
+        with suppress(BlockingIOError):  # so many octets wait to be read that it will wake anyway
+            self._bell.send(b"\0")
+
     def on_signal(self, number: int, callback: Callback) -> None:
         """Makes `callback` part of the loop when signal `number` comes. Main thread only.
 
         A signal handler in Python runs between any two instructions of whatever code is running,
-        and one that comes just before `select` would not end its sleep. So the handler does
-        nothing; the interpreter writes the signal's number to a socket that the loop watches, and
-        the work is done in its turn (29).
+        and one that comes just before `select` would not end its sleep (29). So the handler only
+        sets a flag, and the interpreter writes an octet to a socket that the loop watches. The
+        octet means nothing: when the socket is full it is lost, and the flag is not (41).
         """
-        if not self._restore:
-            receiver, sender = socket.socketpair()
-            receiver.setblocking(False)
-            sender.setblocking(False)
-            before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-            registration = self.register(receiver, lambda _: self._signalled(receiver))
-            registration.set(READ)
-            self._restore = [
-                lambda: signal.set_wakeup_fd(before),
-                lambda: registration.set(0),
-                receiver.close,
-                sender.close,
-            ]
-        handler = signal.signal(number, lambda *_: None)
+        if not self._signals:
+            self.wakeable()
+            assert self._bell is not None
+            before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+            self._restore.insert(0, lambda: signal.set_wakeup_fd(before))
+        handler = signal.signal(number, lambda *_: self._flags.add(number))
         self._restore.insert(0, lambda: signal.signal(number, handler))
         self._signals[number] = callback
 
-    def _signalled(self, receiver: socket.socket) -> None:
-        try:
-            numbers = receiver.recv(4096)
-        except (BlockingIOError, InterruptedError):
-            return
-        for number in numbers:
-            if number in self._signals:
-                self._signals[number]()
+    def _rung(self, receiver: socket.socket) -> None:
+        with suppress(BlockingIOError, InterruptedError):
+            receiver.recv(64 * 1024)
+        for number in [number for number in self._signals if number in self._flags]:
+            self._flags.discard(number)
+            self._signals[number]()
+        for _ in range(len(self._elsewhere)):
+            self._elsewhere.popleft()()
 
     def close(self) -> None:
         """Gives back the selector and the signals."""
         for undo in self._restore:
             undo()
         self._restore = []
+        self._bell = None
         self._selector.close()

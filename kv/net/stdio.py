@@ -1,4 +1,4 @@
-"""Standard input, output and error without blocking, and the log that goes there.
+"""Standard input and output without blocking.
 
 Generic: octets and lines, not what they mean.
 
@@ -15,7 +15,6 @@ changing the flag for them.)
 """
 
 import errno
-import logging
 import os
 import re
 import select
@@ -212,47 +211,3 @@ class Input:
         if len(self._buffer) > self._longest and b"\n" not in self._buffer:
             del self._buffer[self._longest :]
             self._cutting = True
-
-
-class LogHandler(logging.Handler):
-    """Logs to a descriptor, never waiting for it.
-
-    A reader that does not read (`2>&1 | less`) fills the pipe, and a log call that waits for it
-    stops the reactor. What cannot be written is dropped and counted, and the count is told when
-    there is room again (30).
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self._descriptor = opened_anew(descriptor, os.O_WRONLY)
-        self._dropped = 0
-        self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record if that can be done at once."""
-        try:
-            if self._dropped:
-                self._write(f"({self._dropped} log records dropped: the log was full)\n")
-                self._dropped = 0
-            self._write(self.format(record) + "\n")
-        except OSError:
-            self._dropped += 1
-
-    def _write(self, text: str) -> None:
-        data = text.encode(errors="backslashreplace")
-        for start in range(0, len(data), select.PIPE_BUF):
-            if not writable(self._descriptor):
-                raise BlockingIOError(errno.EAGAIN, "the log is full")
-            os.write(self._descriptor, data[start : start + select.PIPE_BUF])
-
-
-class Formatter(logging.Formatter):
-    """One record, one line; only a traceback has more."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The record's line, control characters escaped."""
-        return escaped(super().formatMessage(record))
-
-    def formatException(self, ei: object) -> str:  # noqa: N802
-        """The traceback, control characters but its own line feeds escaped."""
-        return "\n".join(map(escaped, super().formatException(ei).split("\n")))  # type: ignore[arg-type]

@@ -1,174 +1,100 @@
-"""One non-blocking TCP socket: lines in, lines out, back-pressure, closing.
+"""One non-blocking TCP connection: lines in, octets out, back-pressure, closing.
 
-Generic: knows lines, not what they mean.
+Generic: knows lines, not what they mean. What may happen in which state, and what follows from it,
+stands in `directions`; here it is done. In the order that the octets move:
 
-Some facts about TCP sockets. The kernel has a buffer for each direction. `recv` takes out of one
-what has arrived; `send` puts into the other what there is room for, and TCP moves it over as the
-peer's kernel makes room, which is when the peer reads. What one `send` put in may come out of
-several `recv`s, or together with more. Each side ends its own direction, by `shutdown` or `close`:
-the other sees FIN, as the end of what it can read. RST ends both at once, and what was on its way
-is lost.
+- `_read` takes what one `recv` gives, `_received` cuts it into lines (the one place where octets
+  come in), `_hand_over` gives the owner as many as its turn allows. The rest waits, and while it
+  does, nothing is read.
+- `write` keeps octets (the one place where they go out), `_send` gives the kernel what it takes.
+  While more than `high_water` is unsent, no line is handed over and nothing is read, until the
+  peer has taken enough to get below `low_water`: its own slowness holds it up (8).
+- `_settle` does what follows: FIN after the last octet, the notifications of the owner, the end.
 
-What this does, in the order that the octets move:
+The straight way is one `recv`, one call of the owner with all the lines, one `send` of all replies.
+It is no second way: what it leaves out is what there is nothing to do for.
 
-- Reading: an incomplete line is collected in `_incoming`, complete ones are split off and handed to
-  the owner. Goal: O(n) in the octets received, however they are cut into pieces (1). Plan: a
-  `bytearray`, to which appending is amortised O(1) an octet; only what is new is searched for LF,
-  as what is old has none; and no split before there is a complete line.
-- Fairness: lines are handed over until the owner has done `quantum` units of work; the rest
-  waits for the next turn, behind everybody else's, in `_waiting`. While it does, nothing is
-  read, so the two never hold more than one incomplete line and one read's worth (2).
-- Writing: `write_line` appends to `_outgoing`; `flush` gives the kernel what it takes. Above
-  `high_water` no line is handed over and nothing is read until the peer has taken enough of its
-  replies to get below `low_water`: its own slowness holds it up, and memory stays bounded (8).
-  This is back-pressure: unread octets fill our kernel's buffer, and TCP makes its `send` wait.
-- Closing: `close` is polite, `abort` is not. The phases: OPEN, then CLOSING (replies still to be
-  sent), LINGERING (our side is shut down, theirs not yet), CLOSED.
+The owner is told from one place, once for each transition, when the stream is consistent. What the
+owner calls never calls it back: it changes states, and the stream does the rest in its next turn.
 """
 
+import logging
 import socket
-import struct
-from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+from collections.abc import Iterator
+from operator import length_hint
 
+from kv.net import tcp
+from kv.net.directions import (
+    NO_HOLD,
+    Deadline,
+    Event,
+    Hold,
+    Incoming,
+    Outgoing,
+    after,
+    deadline,
+    interest,
+    over,
+)
+from kv.net.lines import Lines
+from kv.net.owner import Limits, Owner, Stalled, Told
 from kv.net.reactor import READ, WRITE, Reactor, Timer
+from kv.net.turns import Turns
 
-#: SO_SNDBUF and SO_RCVBUF, in octets (Linux doubles them for its own bookkeeping). Left to itself
-#: the kernel may keep megabytes for one connection. And it reports room only when a third of its
-#: buffer is free: of 4 MB, an honest reader at 4 KiB/s frees that in six minutes, and would be
-#: taken for stalled meanwhile (9).
-KERNEL_BUFFER = 64 * 1024
+log = logging.getLogger("kv")
 
-#: Keepalive: after 45 s of silence, four probes 15 s apart, so that a peer that vanished without a
-#: packet is gone in 105 s; by default the first probe comes after two hours (15). Probes are only
-#: sent while nothing else is on its way: TCP_USER_TIMEOUT (in ms) is the same bound for replies
-#: that nobody acknowledges, and for a peer that reads nothing, whatever `stall_timeout` says. macOS
-#: has another name for the first and nothing for the last.
-KEEPALIVE = {
-    getattr(socket, name): value
-    for name, value in (
-        ("TCP_KEEPIDLE", 45),
-        ("TCP_KEEPALIVE", 45),
-        ("TCP_KEEPINTVL", 15),
-        ("TCP_KEEPCNT", 4),
-        ("TCP_USER_TIMEOUT", 105_000),
-    )
-    if hasattr(socket, name)
-}
+#: Members as globals: to look one up in its enum takes CPython 3.11 four times as long.
+OPEN, SENDING = Incoming.OPEN, Outgoing.OPEN
+READING = (Incoming.OPEN, Incoming.DRAINING)
 
-#: struct linger {on, 0 seconds}: makes `close` send RST and drop what the kernel still holds.
-NO_LINGER = struct.pack("ii", 1, 0)
-
-
-class Phase(Enum):
-    """How far the closing of a stream has come."""
-
-    OPEN = "open"
-    CLOSING = "closing"
-    LINGERING = "lingering"
-    CLOSED = "closed"
-
-
-#: Globals, because a member is slow to be looked up in its enum (see protocol.py).
-OPEN, CLOSING, LINGERING, CLOSED = Phase
-
-
-class Stalled(TimeoutError):
-    """The peer does not read."""
-
-
-class Owner(Protocol):
-    """Whom a stream tells what happens to it."""
-
-    def line_received(self, line: bytes) -> int:
-        """A complete line, without LF; returns the units of work it took, at least 1."""
-
-    def line_too_long(self) -> None:
-        """More octets than a line may have, and no LF among them."""
-
-    def drained(self) -> None:
-        """The kernel has taken the last of what it did not take at once."""
-
-    def end_received(self) -> None:
-        """The peer has ended its sending side, and every complete line has been handed over."""
-
-    def closed(self, error: Exception | None) -> None:
-        """The socket is closed; `error` says why if that was not by `close`. The last call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one peer may cost, in octets, seconds and units of work."""
-
-    line_size: int = 511  # the longest line, LF included
-    read_size: int = 16 * 1024  # asked of one `recv`
-    high_water: int = 64 * 1024  # unsent replies, above which reading stops
-    low_water: int = 16 * 1024  # and down to which they must go before it goes on
-    quantum: int = 64  # units of work a turn; what one is, the owner says (an RSA block opened)
-    stall_timeout: float = 60.0  # for the peer to take anything that waits for it
-    linger_timeout: float = 2.0  # for the peer to end its side after we ended ours
-    linger_size: int = 1024 * 1024  # octets thrown away meanwhile; also the cap of `finish`
+#: Seconds between two looks at whether the kernel has delivered all.
+DELIVERY = 0.1
 
 
 class Stream:
     """A connected socket in the loop. Takes the socket over and closes it in the end."""
 
     __slots__ = (
-        "_allowance",
-        "_ended",
-        "_finishing",
-        "_half_closing",
-        "_held_up",
-        "_incoming",
-        "_limits",
-        "_outgoing",
-        "_owner",
-        "_reactor",
-        "_registration",
-        "_scheduled",
-        "_shut",
-        "_sock",
-        "_timer",
-        "_waiting",
-        "heard",
-        "lines",
-        "phase",
-        "received",
-        "sent",
+        *("_allowance", "_backlog", "_deadline", "_error", "_full", "_limits", "_lines", "_mark"),
+        *("_owner", "_reactor", "_registration", "_running", "_settled", "_sock", "_timer"),
+        *("_told", "_turns", "_unsent", "_until"),
+        *("heard", "holds", "incoming", "outgoing", "received", "sent", "undelivered"),
     )
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, owner: Owner, limits: Limits) -> None:
-        # Nagle's algorithm holds a small reply back until the last one is acknowledged, and the
-        # peer delays that acknowledgement in the hope of a reply to put it on: 40 ms each (10).
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEPALIVE.items():
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        sock.setblocking(False)  # Linux does not pass this on from the listener (16)
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        owner: Owner,
+        limits: Limits,
+        turns: Turns,
+    ) -> None:
+        tcp.prepare(sock, limits.stall_timeout)
         self._reactor = reactor
         self._sock = sock
         self._owner = owner
         self._limits = limits
-        self._incoming = bytearray()
-        self._waiting = b""  # complete lines that are not handed over yet, and what followed them
-        self._outgoing = bytearray()
-        self._held_up = False  # by replies that the peer does not take
-        self._scheduled = False  # a call of _resume is deferred
-        self._ended = False  # the peer's sending side
-        self._finishing = False
-        self._half_closing = False
-        self._shut = False  # our sending side
-        self._allowance = 0  # octets that may still be read while finishing or lingering
-        self._timer: Timer | None = None  # for a stall while OPEN or CLOSING; then for lingering
+        self._turns = turns
+        self._lines = Lines(limits.line_size)
+        self._unsent: bytes | bytearray = b""  # a bytearray once the kernel took only a part
+        self._full = False  # the kernel did not take it all: it says when it has room
+        self._backlog = 0  # octets of it that are in the account of all
+        self._allowance = 0  # octets that may still be read while draining or lingering
+        self._deadline: Deadline | None = None  # what `_timer` waits for,
+        self._timer: Timer | None = None
+        self._mark = 0  # how many octets the peer had acknowledged when it was started,
+        self._until = 0.0  # and how long lingering may go on at the longest
+        self._error: Exception | None = None
+        self._running = False  # the stream itself is at work,
+        self._settled = True  # and has something to follow up
+        self._told = Told.NOTHING
+        self.incoming = OPEN
+        self.outgoing = SENDING
+        self.holds = NO_HOLD
         self.heard = reactor.woken  # when it last handed lines over
-        self.lines = 0  # handed over
         self.received = 0  # octets, as is `sent`
         self.sent = 0
-        self.phase = OPEN
+        self.undelivered = 0  # octets that the peer cannot have got, known once it is closed
         self._registration = reactor.register(sock, self._ready)
         self._registration.set(READ)
 
@@ -177,254 +103,396 @@ class Stream:
     @property
     def unsent(self) -> int:
         """Octets written that the kernel has not taken yet."""
-        return len(self._outgoing)
+        return len(self._unsent)
 
-    def write_line(self, line: bytes) -> None:
-        """Appends a line, given without LF, to what is to be sent.
+    @property
+    def lines(self) -> int:
+        """How many lines the owner has taken."""
+        return self._lines.taken
 
-        The stream sends by itself after handing over lines; at other times call `flush`.
+    @property
+    def owes(self) -> bool:
+        """Whether it is our turn: lines wait, or replies are not with the peer's kernel yet."""
+        return bool(self._unsent or self._lines.waiting or tcp.unacknowledged(self._sock))
+
+    def write(self, octets: bytes) -> None:
+        """Sends whole lines, their LF included: in this call's turn, or as soon as it can.
+
+        Raises `RuntimeError` after `close` or `half_close`. Nobody reads what is written after a
+        `send` has failed; the owner hears of that later.
         """
-        if self.phase is OPEN:
-            self._outgoing += line + b"\n"
+        if self.outgoing is not SENDING:
+            self._step(Event.WRITE)
+        elif not self._unsent:
+            self._unsent = octets
+        else:
+            if isinstance(self._unsent, bytes):
+                self._unsent = bytearray(self._unsent)
+            self._unsent += octets
+        if not self._running:
+            self._settle_soon()
 
     def flush(self) -> None:
-        """Gives the kernel as much as it takes now; the rest goes when the socket is ready."""
-        if self._outgoing:
-            try:
-                # A short count is normal: what is left stays in front (6). The view of the
-                # buffer that `send` takes ends with the call, before the buffer shrinks (11).
-                sent = self._sock.send(self._outgoing)
-            except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
-                sent = 0
-            except OSError as error:  # ECONNRESET, EPIPE, ETIMEDOUT (13)
-                self.abort(error)
-                return
-            del self._outgoing[:sent]
-            self.sent += sent
-            if self._outgoing or self._timer is not None:
-                self._watch_for_stall(sent > 0)
-        if self._held_up and len(self._outgoing) <= self._limits.low_water:
-            self._held_up = False
-            if self._waiting or self._finishing:
-                self._schedule()
-        if not self._outgoing and (self.phase is CLOSING or self._half_closing):
-            self._shut_down()
-        self._update_interest()
+        """Gives the kernel what it takes now. What is written is sent without this, but later."""
+        if not self._full:
+            self._send()
 
     def close(self) -> None:
         """Closes politely: sends what is owed, interprets nothing more, and lingers.
 
         Closing a socket that has unread input sends RST instead of FIN, and a RST can destroy
         replies that `send` has accepted and the peer has not read yet. So: send everything, while
-        reading and throwing away what still comes (a peer may read only when it has sent all);
-        shut down the sending side; and go on throwing away until the peer closes, too, or a
-        bound in seconds and octets is reached (12).
+        reading and throwing away what still comes; shut down the sending side; and go on throwing
+        away until the peer closes, too, or a bound in seconds and octets is reached (12).
         """
-        if self.phase is OPEN:
-            self.phase = CLOSING
-            self._incoming.clear()
-            self._waiting = b""
-            self._held_up = False  # a peer that reads only when it has sent all must be read from
-            self.flush()
+        self._lines.clear()
+        if self._told is not Told.CLOSED:
+            self._told = Told.END
+        self._step(Event.CLOSE)
 
     def half_close(self) -> None:
         """Ends our sending side once everything written is sent; reading goes on."""
-        self._half_closing = True
-        self.flush()
+        self._step(Event.HALF_CLOSE)
 
     def finish(self) -> None:
-        """Closes politely once every complete line that has already arrived is answered."""
-        if self.phase is OPEN:
-            self._finishing = True
-            self._allowance = self._limits.linger_size
-            self._schedule()
+        """Hands over the lines that have arrived by now; then `end_received` comes."""
+        self._step(Event.FINISH)
 
     def abort(self, error: Exception | None) -> None:
         """Closes at once, with RST: whatever the kernel still holds for the peer is dropped."""
-        if self.phase is not CLOSED:
-            with suppress(OSError):  # macOS refuses every option of a socket that was reset
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-            self._close_socket(error)
+        if self._sock.fileno() >= 0:
+            tcp.reset_on_close(self._sock)
+            self._release(error)
 
-    # What the loop calls. An exception in the handling of one peer ends that peer's connection,
-    # not the loop (28).
+    def leave(self, error: Exception | None = None) -> None:
+        """Closes at once, without RST: what the kernel holds is still delivered (37)."""
+        if self._sock.fileno() >= 0:
+            tcp.read_all(self._sock, self._limits.linger_size)  # or `close` would reset it (12)
+            self._release(error)
+
+    def wait(self) -> None:
+        """Holds further lines back until `go_on`: the owner waits for somebody else (54)."""
+        self.holds |= Hold.OWNER
+        self._settle_soon()
+
+    def go_on(self) -> None:
+        """Ends `wait`."""
+        self.holds &= ~Hold.OWNER
+        self._settle_soon()
+
+    # What the loop and `Turns` call. An exception in the handling of one peer ends that peer's
+    # connection, not the loop (28).
 
     def _ready(self, events: int) -> None:
+        self._running = True
         try:
             if events & WRITE:
-                self.flush()
-                if not self._outgoing and self.phase is OPEN:
-                    self._owner.drained()
-            if events & READ and self.phase is not CLOSED:
+                self._send()
+            if events & READ and self.holds is NO_HOLD:
                 self._read()
+            if self._unsent and not self._full:
+                self._send()
+            if not self._settled:
+                self._settle()
         except Exception as error:
-            self.abort(error)
+            self._failed(error)
+        self._running = False
 
-    def _resume(self) -> None:
+    def take_turn(self) -> None:
+        """Its turn has come: goes on with what waits, or reads, if it could not do so before."""
+        self._running = True
         try:
-            self._scheduled = False
-            if self.phase is OPEN and not self._held_up:
-                if self._waiting:
-                    self._hand_over()
-                else:
+            self.holds &= ~Hold.TURN
+            if self.holds is NO_HOLD:
+                if self._lines.waiting:
+                    self._hand_over(self._lines.next())
+                elif not self._registration.interest & READ and self.incoming in READING:
                     self._read()
+            self._settle()
         except Exception as error:
-            self.abort(error)
+            self._failed(error)
+        self._running = False
+
+    def _timed_out(self) -> None:
+        self._running = True
+        try:
+            self._deadline_passed()
+            self._settle()
+        except Exception as error:
+            self._failed(error)
+        self._running = False
 
     # Reading
 
     def _read(self) -> None:
+        if self._turns.left <= self._turns.reserved:
+            self._await_turn()  # this turn's work is done; others may have waited for longer (38)
+            return
         try:
             data = self._sock.recv(self._limits.read_size)
         except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
-            if self._finishing:
-                self.close()
+            if self.incoming is Incoming.DRAINING:
+                self._end(Event.EMPTY)
             return
         except OSError as error:  # ECONNRESET, ETIMEDOUT: both directions are gone (13)
-            self.abort(error)
+            self._lost(Event.RESET, error)
             return
-        self.received += len(data)
-        self._allowance -= len(data)
-        if not data:
-            # The peer ended its sending side; it may well still read (3). The socket stays
-            # readable for ever, so the read interest has to go (4).
-            self._ended = True
-        if self.phase is OPEN:
-            if b"\n" not in data:
-                self._incoming += data
-            elif self._incoming:
-                self._waiting = bytes(self._incoming + data)
-                self._incoming.clear()
-            else:
-                self._waiting = data
-            self._hand_over()
+        if data:
+            self._received(data)
         else:
-            self._discard()
+            # The peer ended its sending side; it may well still read (3). The socket stays
+            # readable for ever, so the read interest goes with this state (4).
+            self._end(Event.FIN)
 
-    def _hand_over(self) -> None:
-        """Hands complete lines to the owner, up to a quantum of work, and sends the replies."""
-        if self._waiting and not self._held_up:
-            self._hand_over_lines()
-            if self.phase is not OPEN:
+    def _received(self, data: bytes) -> None:
+        """The one place where octets come in."""
+        self.received += len(data)
+        if self.incoming is not OPEN:
+            self._allowance -= len(data)
+            if self.incoming is Incoming.DISCARDING:
+                if self._deadline is Deadline.LINGER and self._allowance <= 0:
+                    self.leave()
                 return
-        if not self._waiting:
-            if len(self._incoming) >= self._limits.line_size:
-                self._owner.line_too_long()
-            elif self._ended:
-                self._owner.end_received()
-            elif self._finishing and self._allowance <= 0:
-                self.close()
-            elif self._finishing:
-                self._schedule()
-        elif not self._held_up:
+        lines = self._lines.feed(data)
+        if lines is not None:
+            self._hand_over(lines)
+        elif self._lines.too_long:
+            self._too_long()
+
+    def _hand_over(self, lines: Iterator[bytes]) -> None:
+        """Hands lines to the owner, as many as its share of this turn allows."""
+        turns, limits = self._turns, self._limits
+        share = turns.share
+        share = min(share, limits.most)
+        if turns.unsent:  # replies to so many lines fit in what may be left unsent
+            room = max(0, self._high_water() - len(self._unsent))
+            share = min(share, 1 + room // limits.line_size)
+        self.heard = self._reactor.woken
+        turns.left -= self._owner.lines_received(lines, share)
+        if length_hint(lines) or self._lines.rest:
+            self._settled = False  # what is left waits for the next turn
+        elif self._lines.too_long:
+            self._too_long()
+
+    def _too_long(self) -> None:
+        self._lines.clear()
+        self._owner.line_too_long()
+
+    # Writing
+
+    def _send(self) -> None:
+        """Gives the kernel what it takes; the rest goes when the socket is ready."""
+        unsent = self._unsent
+        if not unsent:
+            return
+        try:
+            # A short count is normal: what is left stays in front (6). The view of the buffer
+            # that `send` takes ends with the call, before the buffer shrinks (11).
+            sent = self._sock.send(unsent)
+        except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
+            sent = 0
+        except OSError as error:  # ECONNRESET, EPIPE, ETIMEDOUT (13)
+            # It says nothing about what can still be read: replies, or commands, that came before
+            # the reset are there. They are handed over first, and then the error is told (36).
+            self._lost(Event.SEND_FAILED, error)
+            return
+        self.sent += sent
+        if sent == len(unsent):
+            self._unsent = b""
+            if self._full:
+                self._full = self._settled = False
+            return
+        self._settled = False
+        self._full = True
+        if isinstance(unsent, bytearray):
+            del unsent[:sent]
+        else:
+            self._unsent = bytearray(unsent[sent:])
+
+    def _high_water(self) -> int:
+        return min(self._limits.high_water, self._turns.room)
+
+    def _account(self) -> None:
+        """After what is unsent has changed: holds the peer up, or lets it go on."""
+        unsent, before = len(self._unsent), self._backlog
+        self._turns.unsent += unsent - before
+        self._backlog = unsent
+        high = self._high_water()
+        if Hold.PEER in self.holds:
+            if unsent <= min(self._limits.low_water, high):
+                self.holds &= ~Hold.PEER
+        elif unsent > high and self.incoming in READING:
+            self.holds |= Hold.PEER
+            self._owner.held_up()
+        if before and not unsent and self.outgoing is not Outgoing.BROKEN:
+            self._owner.drained()
+
+    # What follows
+
+    def _step(self, event: Event) -> None:
+        """The one door for transitions. Raises `RuntimeError` if there is none."""
+        self._settled = False
+        before = self.incoming
+        self.incoming, self.outgoing = after(event, before, self.outgoing)
+        if self.incoming is Incoming.DRAINING and before is OPEN:
+            self._allowance = self._limits.linger_size
+        elif self.incoming is Incoming.DISCARDING:
+            self.holds &= ~Hold.PEER  # a peer that reads only when it has sent all must be read
+        if self.outgoing is Outgoing.BROKEN:
+            self.undelivered += len(self._unsent)
+            self._unsent = b""
+        if not self._running:
+            self._settle_soon()
+
+    def _end(self, event: Event) -> None:
+        """No more lines will come; the owner is told when it has those that there are."""
+        if self._told is Told.NOTHING:
+            self._told = Told.DUE
+        self._step(event)
+
+    def _lost(self, event: Event, error: Exception) -> None:
+        self._error = self._error or error
+        self._step(event)
+
+    def _await_turn(self) -> None:
+        self._settled = False
+        self.holds |= Hold.TURN
+        self._turns.wait(self)
+
+    def _settle_soon(self) -> None:
+        self._settled = False
+        if not self._running and Hold.TURN not in self.holds and self._told is not Told.CLOSED:
+            self._await_turn()
+
+    def _settle(self) -> None:
+        """Does all that follows from what has happened; the owner is told from here."""
+        while self._told is not Told.CLOSED and self._follow_up():
+            pass
+        if self._told is not Told.CLOSED:
+            self._look_ahead()
+        self._settled = True
+
+    def _follow_up(self) -> bool:
+        """The next thing that follows; whether there was one."""
+        if self._unsent and not self._full:
+            self._send()
+        elif len(self._unsent) != self._backlog:
+            self._account()
+        elif self.outgoing is Outgoing.FINISHING and not self._unsent:
+            self._shut_down()
+        elif self._lines.waiting:
+            return False
+        elif self.incoming is Incoming.DRAINING and self._allowance <= 0:
+            self._end(Event.EMPTY)
+        elif self._told is Told.DUE and self.outgoing is not Outgoing.BROKEN:
+            self._told = Told.END
+            self._owner.end_received()
+        elif self._is_over():
+            if self._sock.fileno() >= 0:
+                self._release(self._error)
+            self._told = Told.CLOSED
+            self._owner.closed(self._error, ours=False)
+        else:
+            return False
+        return True
+
+    def _is_over(self) -> bool:
+        shut = self.outgoing is Outgoing.SHUT and self.incoming is Incoming.ENDED
+        return over(self.incoming, self.outgoing, shut and bool(tcp.unacknowledged(self._sock)))
+
+    def _look_ahead(self) -> None:
+        """Sees to it that the stream is called again: by its turn, its readiness or its timer."""
+        more = self._lines.waiting or self.incoming is Incoming.DRAINING
+        if more and self.holds is NO_HOLD:
             # No readiness event tells of lines that wait in our own buffer (23), and taking them
             # all now would let one greedy peer starve the others (22).
-            self._schedule()
-        self.flush()
+            self._await_turn()
+        wanted = interest(self.incoming, self.holds is not NO_HOLD, bool(self._unsent))
+        if wanted != self._registration.interest:
+            self._registration.set(wanted)
+        due = deadline(self.incoming, self.outgoing, bool(self._unsent))
+        if due is not self._deadline:
+            self._start_timer(due)
 
-    def _hand_over_lines(self) -> None:
-        """Takes lines out of the buffer until the quantum is used up or the peer is held up.
+    # Deadlines and the end
 
-        One split takes a quantum's lines out at a fraction of what cutting off one by one costs;
-        those that are more work than one unit each are put back.
-        """
-        work = self._limits.quantum
-        longest = self._limits.line_size - 1
-        outgoing, high_water = self._outgoing, self._limits.high_water
-        *lines, rest = self._waiting.split(b"\n", work)
-        self.heard = self._reactor.woken
-        taken = 0
-        for line in lines:
-            taken += 1
-            if len(line) > longest:
-                self._owner.line_too_long()
-            else:
-                work -= self._owner.line_received(line)
-            if self.phase is not OPEN:  # whoever is dropped is held up by nothing
-                break
-            self._held_up = len(outgoing) > high_water
-            if work <= 0 or self._held_up:
-                break
-        self.lines += taken
-        if self.phase is OPEN:
-            if taken < len(lines):
-                rest = b"\n".join([*lines[taken:], rest])
-            if b"\n" in rest:
-                self._waiting = rest
-            else:
-                self._waiting = b""
-                self._incoming += rest
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._reactor.call_soon(self._resume)
-
-    def _update_interest(self) -> None:
-        """Asks for exactly the readiness that would be acted on: any other makes the loop spin."""
-        if self.phase is CLOSED:
-            return
-        interest = 0 if self._ended or self._waiting or self._held_up else READ
-        if self._outgoing:
-            interest |= WRITE
-        if interest != self._registration.interest:
-            self._registration.set(interest)
-
-    # Closing
-
-    def _watch_for_stall(self, progress: bool) -> None:
-        """While replies wait, the peer has `stall_timeout` seconds to take some of them (9)."""
-        if not self._outgoing:
-            self._cancel_timer()
-        elif self._timer is None:
-            self._timer = self._reactor.call_later(self._limits.stall_timeout, self._stalled)
-        elif progress:
-            self._timer.postpone(self._limits.stall_timeout)
-
-    def _stalled(self) -> None:
-        seconds = self._limits.stall_timeout
-        self.abort(Stalled(f"the peer took none of its replies for {seconds:g} s"))
-
-    def _shut_down(self) -> None:
-        """Everything is sent: ends our side and, when closing, lingers until they end theirs."""
-        if not self._shut:
-            try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
-                self.abort(error)
-                return
-        self._shut = True
-        self._half_closing = False
-        if self.phase is OPEN:
-            return
-        if self._ended:
-            self._close_socket(None)
-            return
-        self.phase = LINGERING
-        self._allowance = self._limits.linger_size
-        self._timer = self._reactor.call_later(self._limits.linger_timeout, self._lingered)
-
-    def _lingered(self) -> None:
-        self._close_socket(None)  # no RST: the kernel may still be delivering our last replies
-
-    def _discard(self) -> None:
-        """What arrives after the last message that counts is read only to be thrown away."""
-        if self.phase is LINGERING and (self._ended or self._allowance <= 0):
-            self._close_socket(None)
-        else:
-            self._update_interest()
-
-    def _cancel_timer(self) -> None:
+    def _start_timer(self, due: Deadline | None) -> None:
+        """Starts the one timer that these states have, in place of another."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._deadline = due
+        if due is None:
+            return
+        stall = self._limits.stall_timeout
+        seconds = {
+            Deadline.STALL: stall,
+            Deadline.LINGER: min(stall, self._limits.linger_timeout),
+            Deadline.DELIVERY: DELIVERY,
+        }[due]
+        self._mark = self._acknowledged()
+        self._until = self._reactor.time() + stall
+        self._allowance = self._limits.linger_size
+        self._timer = self._reactor.call_later(seconds, self._timed_out)
 
-    def _close_socket(self, error: Exception | None) -> None:
-        self.phase = CLOSED
-        self._cancel_timer()
-        self._registration.set(0)  # before the descriptor's number is free to be used again (14)
-        self._sock.close()
-        self._incoming.clear()
-        self._outgoing.clear()
-        self._waiting = b""
-        self._owner.closed(error)
+    def _acknowledged(self) -> int:
+        """The octets that the peer's kernel has, as far as ours can tell."""
+        return self.sent - (tcp.unacknowledged(self._sock) or 0)
+
+    def _deadline_passed(self) -> None:
+        """A peer that takes some of what it is owed has not stalled, however slow it is.
+
+        That is seen from what it acknowledges. What `send` accepts says little: the kernel
+        reports room when a third of its buffer is free, which a slow reader may need minutes
+        for (9). And while the kernel still delivers our last replies, closing can wait (37).
+        """
+        due, self._deadline, self._timer = self._deadline, None, None
+        progress = self._acknowledged() > self._mark
+        if due is Deadline.STALL:
+            if not progress:
+                seconds = self._limits.stall_timeout
+                self.abort(Stalled(f"the peer took none of its replies for {seconds:g} s"))
+        elif self._reactor.time() < self._until and (progress or due is Deadline.DELIVERY):
+            until = self._until
+            self._start_timer(due)
+            self._until = until
+        else:
+            self.leave()
+
+    def _shut_down(self) -> None:
+        """Everything is sent: ends our side."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
+            self._lost(Event.SEND_FAILED, error)
+        else:
+            self._step(Event.SENT)
+
+    def _failed(self, error: Exception) -> None:
+        """An exception of this program's own: it ends this connection, and is told."""
+        told, self._told = self._told, Told.CLOSED
+        try:
+            self.abort(error)
+            if told is not Told.CLOSED:
+                self._owner.closed(error, ours=True)
+                return
+        except Exception as another:
+            error = another
+        log.error("an error at the end of a connection", exc_info=error)
+
+    def _release(self, error: Exception | None) -> None:
+        """Closes the socket, and gives back all that belongs to it."""
+        self._error = error
+        self._start_timer(None)
+        held = tcp.unacknowledged(self._sock) or 0
+        if self.outgoing is Outgoing.SHUT:
+            held = max(0, held - 1)  # the FIN
+        self.undelivered += held
+        self._lines.clear()
+        self._step(Event.ABORT)
+        self._turns.unsent -= self._backlog
+        self._backlog = 0
+        try:
+            self._registration.set(0)  # before the descriptor's number can be used again (14)
+        finally:
+            self._sock.close()

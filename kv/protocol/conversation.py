@@ -71,6 +71,20 @@ class ServerConversation:
         self.session: Session | None = None
         self.state = State.AWAITING_KEY
 
+    def answer(self, lines: Iterator[bytes], budget: int, replies: list[bytes]) -> None:
+        """Takes lines while `work` is below `budget`, and adds their replies to `replies`."""
+        total, session = 0, self.session
+        try:
+            for line in lines:
+                reply = self.receive(line)
+                total += self.work
+                if reply:
+                    replies.append(reply)
+                if total >= budget or self.session is not session:
+                    break
+        finally:
+            self.work = max(total, self.work)
+
     def receive(self, line: bytes) -> bytes:
         """The reply to `line`, empty for a PUT whose value is still to come.
 

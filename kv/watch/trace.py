@@ -13,6 +13,7 @@ import json
 import logging
 import selectors
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,10 +21,12 @@ from functools import partial, wraps
 from typing import Any, Self, TextIO
 
 from kv.net.address import shown
+from kv.net.directions import Hold, Incoming
 from kv.net.listener import Listener
+from kv.net.log import LogHandler
 from kv.net.reactor import READ, WRITE, Reactor, Registration, Timer
-from kv.net.stdio import Input, LogHandler, Output, escaped
-from kv.net.stream import OPEN, Stream
+from kv.net.stdio import Input, Output, escaped
+from kv.net.stream import Stream
 from kv.protocol.cipher import PrivateKey, PublicKey
 from kv.protocol.conversation import ClientConversation, ServerConversation
 from kv.protocol.messages import Command, Message, Reply
@@ -67,7 +70,7 @@ class Trace:
 
     def __enter__(self) -> Self:
         if self._lines:
-            handler = LogHandler(2)
+            handler = LogHandler(2, sys.maxsize)
             handler.setFormatter(logging.Formatter("%(message)s"))  # `_line` escapes, and colours
             lines.addHandler(handler)
             self._undo.callback(lines.removeHandler, handler)
@@ -88,13 +91,12 @@ class Trace:
             (Listener, "_back_off", partial(self._says, "pause", "")),
             (Stream, "__init__", self._stream),
             (Stream, "_ready", self._on_behalf),
-            (Stream, "_resume", self._on_behalf),
-            (Stream, "_hand_over_lines", self._hand_over),
-            (Stream, "_schedule", self._schedule),
-            (Stream, "flush", self._flush),
+            (Stream, "take_turn", self._on_behalf),
+            (Stream, "_account", self._account),
+            (Stream, "_await_turn", partial(self._says, "later", "goes on in its turn")),
             (Stream, "close", self._close),
             (Stream, "_shut_down", partial(self._says, "shutdown", "all is sent: our side ends")),
-            (Stream, "_close_socket", self._close_socket),
+            (Stream, "_release", self._release),
             (PublicKey, "open", self._open),
             (PrivateKey, "seal", self._seal),
             (ServerConversation, "receive", self._receive),
@@ -275,29 +277,20 @@ class Trace:
         self._who = self._of(stream)
         call(stream, *events)
 
-    def _hand_over(self, call: Any, stream: Stream) -> None:
+    def _account(self, call: Any, stream: Stream) -> None:
+        before = Hold.PEER in stream.holds
         call(stream)
-        if stream._held_up:
-            self._tell(self._who, "pause", f"{stream.unsent} octets of replies wait: reads no more")
-
-    def _flush(self, call: Any, stream: Stream) -> None:
-        held_up = stream._held_up
-        call(stream)
-        if held_up and not stream._held_up:
-            text = f"{stream.unsent} octets of replies wait: reads again"
-            self._tell(self._of(stream), "resume", text)
-
-    def _schedule(self, call: Any, stream: Stream) -> None:
-        if not stream._scheduled:
-            self._tell(self._of(stream), "later", "goes on in the next turn")
-        call(stream)
+        if before != (Hold.PEER in stream.holds):
+            verb, then = ("resume", "reads again") if before else ("pause", "reads no more")
+            text = f"{stream.unsent} octets of replies wait: {then}"
+            self._tell(self._of(stream), verb, text)
 
     def _close(self, call: Any, stream: Stream) -> None:
-        if stream.phase is OPEN:
+        if stream.incoming is Incoming.OPEN:
             self._tell(self._of(stream), "close", f"{stream.unsent} octets are owed")
         call(stream)
 
-    def _close_socket(self, call: Any, stream: Stream, error: Exception | None) -> None:
+    def _release(self, call: Any, stream: Stream, error: Exception | None) -> None:
         who, number = self._of(stream), stream._sock.fileno()
         call(stream, error)
         for thing in (stream, stream._sock):

@@ -1,0 +1,187 @@
+"""The two directions of a connection: their states, what moves them, and what follows from them.
+
+All that decides about this is here, and it is data. The diagrams in the course are drawn from the
+two tables of transitions. A connection is the pair of its directions; nobody lists the pairs, as in
+RFC 9000, section 3. An event that is in neither table cannot happen, and raises.
+"""
+
+from enum import Enum, Flag, auto
+
+from kv.net.reactor import READ, WRITE
+
+
+class Incoming(Enum):
+    """What becomes of the octets that the peer sends."""
+
+    OPEN = "lines are handed over"
+    DRAINING = "lines that have arrived are handed over"
+    DISCARDING = "octets are read and thrown away"
+    ENDED = "nothing more can come"
+
+
+class Outgoing(Enum):
+    """What becomes of the octets that are written."""
+
+    OPEN = "octets are sent"
+    FINISHING = "what is unsent is sent, then FIN"
+    SHUT = "FIN is sent"
+    BROKEN = "nothing can be sent: what is unsent is void"
+
+
+class Hold(Flag):
+    """Why no lines are handed over now. They wait, and nothing is read."""
+
+    PEER = auto()  # it does not take its replies (8)
+    TURN = auto()  # others are first (22)
+    OWNER = auto()  # it waits for somebody else's answer (54)
+
+
+class Event(Enum):
+    """What happens to a connection."""
+
+    # what the owner does
+    WRITE = "write"
+    FINISH = "finish"
+    CLOSE = "close"
+    HALF_CLOSE = "half_close"
+    ABORT = "abort"
+    # what comes of it
+    EMPTY = "nothing more has arrived"
+    SENT = "all is sent"
+    # what the network does
+    FIN = "FIN is received"
+    RESET = "recv fails"
+    SEND_FAILED = "send fails"
+
+
+NO_HOLD = Hold(0)
+
+INCOMING: dict[Incoming, dict[Event, Incoming]] = {
+    Incoming.OPEN: {
+        Event.FINISH: Incoming.DRAINING,
+        Event.SEND_FAILED: Incoming.DRAINING,  # what came before it is read first (36)
+        Event.CLOSE: Incoming.DISCARDING,
+        Event.FIN: Incoming.ENDED,
+        Event.RESET: Incoming.ENDED,
+        Event.ABORT: Incoming.ENDED,
+    },
+    Incoming.DRAINING: {
+        Event.FINISH: Incoming.DRAINING,
+        Event.SEND_FAILED: Incoming.DRAINING,
+        Event.EMPTY: Incoming.DISCARDING,
+        Event.CLOSE: Incoming.DISCARDING,
+        Event.FIN: Incoming.ENDED,
+        Event.RESET: Incoming.ENDED,
+        Event.ABORT: Incoming.ENDED,
+    },
+    Incoming.DISCARDING: {
+        Event.FINISH: Incoming.DISCARDING,
+        Event.SEND_FAILED: Incoming.DISCARDING,
+        Event.CLOSE: Incoming.DISCARDING,
+        Event.FIN: Incoming.ENDED,
+        Event.RESET: Incoming.ENDED,
+        Event.ABORT: Incoming.ENDED,
+    },
+    Incoming.ENDED: {
+        Event.FINISH: Incoming.ENDED,
+        Event.SEND_FAILED: Incoming.ENDED,
+        Event.CLOSE: Incoming.ENDED,
+        Event.ABORT: Incoming.ENDED,
+    },
+}
+
+OUTGOING: dict[Outgoing, dict[Event, Outgoing]] = {
+    Outgoing.OPEN: {
+        Event.WRITE: Outgoing.OPEN,
+        Event.CLOSE: Outgoing.FINISHING,
+        Event.HALF_CLOSE: Outgoing.FINISHING,
+        Event.SEND_FAILED: Outgoing.BROKEN,
+        Event.RESET: Outgoing.BROKEN,
+        Event.ABORT: Outgoing.BROKEN,
+    },
+    Outgoing.FINISHING: {
+        Event.CLOSE: Outgoing.FINISHING,
+        Event.HALF_CLOSE: Outgoing.FINISHING,
+        Event.SENT: Outgoing.SHUT,
+        Event.SEND_FAILED: Outgoing.BROKEN,
+        Event.RESET: Outgoing.BROKEN,
+        Event.ABORT: Outgoing.BROKEN,
+    },
+    Outgoing.SHUT: {
+        Event.CLOSE: Outgoing.SHUT,
+        Event.HALF_CLOSE: Outgoing.SHUT,
+        Event.RESET: Outgoing.BROKEN,  # what the kernel had not delivered is lost
+        Event.ABORT: Outgoing.BROKEN,
+    },
+    Outgoing.BROKEN: {
+        Event.WRITE: Outgoing.BROKEN,  # whoever writes cannot know yet
+        Event.CLOSE: Outgoing.BROKEN,
+        Event.HALF_CLOSE: Outgoing.BROKEN,
+        Event.RESET: Outgoing.BROKEN,
+        Event.ABORT: Outgoing.BROKEN,
+    },
+}
+
+#: The events that concern a direction: in any other of its states they raise.
+CONCERNS_INCOMING = {event for row in INCOMING.values() for event in row}
+CONCERNS_OUTGOING = {event for row in OUTGOING.values() for event in row}
+
+
+class Deadline(Enum):
+    """What a stream's one timer waits for."""
+
+    STALL = "the peer takes none of what is unsent"
+    LINGER = "the peer does not end its side after we ended ours"
+    DELIVERY = "the kernel still delivers, and nobody has anything more to say"
+
+
+def after(event: Event, incoming: Incoming, outgoing: Outgoing) -> tuple[Incoming, Outgoing]:
+    """The two states after `event`. Raises `RuntimeError` if it cannot happen in these."""
+    try:
+        return (
+            INCOMING[incoming][event] if event in CONCERNS_INCOMING else incoming,
+            OUTGOING[outgoing][event] if event in CONCERNS_OUTGOING else outgoing,
+        )
+    except KeyError:
+        raise RuntimeError(
+            f"{event.name} cannot happen to a stream that is {incoming.name} and {outgoing.name}"
+        ) from None
+
+
+#: Which readiness is asked for, exactly when it would be acted on: any other makes the loop spin.
+#: Nothing is read while a hold is on (back-pressure: TCP makes the peer wait); nothing after the
+#: end, for a stream that has ended stays readable (4).
+READS = {
+    (Incoming.OPEN, False): READ,
+    (Incoming.OPEN, True): 0,
+    (Incoming.DRAINING, False): 0,  # it reads in its turns, until that would block
+    (Incoming.DRAINING, True): 0,
+    (Incoming.DISCARDING, False): READ,
+    (Incoming.DISCARDING, True): READ,  # a peer may read only when it has sent all
+    (Incoming.ENDED, False): 0,
+    (Incoming.ENDED, True): 0,
+}
+
+
+def interest(incoming: Incoming, held: bool, unsent: bool) -> int:
+    """The readiness to ask for."""
+    return READS[incoming, held] | (WRITE if unsent else 0)
+
+
+#: What has a time limit: one thing at most. Unsent octets have STALL, whatever the states.
+DEADLINES = {
+    (Incoming.DISCARDING, Outgoing.SHUT): Deadline.LINGER,
+    (Incoming.ENDED, Outgoing.SHUT): Deadline.DELIVERY,
+}
+
+
+def deadline(incoming: Incoming, outgoing: Outgoing, unsent: bool) -> Deadline | None:
+    """What the timer is to wait for."""
+    return Deadline.STALL if unsent else DEADLINES.get((incoming, outgoing))
+
+
+def over(incoming: Incoming, outgoing: Outgoing, undelivered: bool) -> bool:
+    """Whether nothing can happen in either direction any more (lines may still wait)."""
+    if outgoing is Outgoing.BROKEN:  # nobody is there to be polite to
+        return incoming in (Incoming.ENDED, Incoming.DISCARDING)
+    return outgoing is Outgoing.SHUT and incoming is Incoming.ENDED and not undelivered
