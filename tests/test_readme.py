@@ -1,4 +1,4 @@
-"""What the README says is so: its options, its links, its map, and every command in it."""
+"""What the pages say is so: options, links, the map, and every command."""
 
 import argparse
 import contextlib
@@ -16,13 +16,16 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE, ROOT
-from pitfalls.gallery import gallery
-from readme import renewed
+from pitfalls.gallery import gallery, grouped
+from pitfalls.pitfall import line_of
+from readme import PAGES, renewed
 
 from kv.__main__ import parser
 from kv.protocol.store import ENTRY, SESSION
 
-README = (ROOT / "README.md").read_text()
+TEXTS = {page: page.read_text() for page in PAGES}
+README = TEXTS[ROOT / "README.md"]
+COURSE = TEXTS[ROOT / "kv/README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 #: What a command needs besides, so that a test can afford it.
@@ -67,21 +70,59 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https://)([^)]+)\)", README))))
-def test_a_link_leads_somewhere(link: str) -> None:
+LINKS = sorted(
+    (page.relative_to(ROOT).as_posix(), link)
+    for page, text in TEXTS.items()
+    for link in set(re.findall(r"\]\((?!https?://)([^)]+)\)", text))
+)
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_a_link_leads_somewhere(page: str, link: str) -> None:
     path, _, anchor = link.partition("#")
-    assert not path or (ROOT / path).exists()
-    if anchor and not path.endswith(".py"):
-        assert anchor in anchors((ROOT / (path or "README.md")).read_text())
+    target = (ROOT / page).parent / path if path else ROOT / page
+    assert target.exists()
+    if target.is_dir():
+        assert not anchor
+    elif anchor and target.suffix == ".md":
+        assert anchor in anchors(target.read_text())
 
 
-def test_links_to_lines_and_the_table_of_pitfalls_are_up_to_date() -> None:
-    assert renewed(README) == README, "python -m tests.readme brings them up to date"
+@pytest.mark.parametrize("page", [page.relative_to(ROOT).as_posix() for page in PAGES])
+def test_links_to_lines_and_the_table_of_pitfalls_are_up_to_date(page: str) -> None:
+    text, nowhere = renewed(ROOT / page)
+    assert not nowhere
+    assert text == TEXTS[ROOT / page], "python -m tests.readme brings them up to date"
+
+
+def test_the_line_of_a_name_is_that_of_its_def_below_any_decorator(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text(
+        "class A:\n    @property\n    # why\n    def b(self): ...\nif 1:\n    C: int = 1\n"
+    )
+    assert [line_of(source, name) for name in ("A", "A.b", "C")] == [1, 4, 6]
+    with pytest.raises(LookupError):
+        line_of(source, "b")
+
+
+def test_every_page_leads_to_every_other() -> None:
+    for page, text in TEXTS.items():
+        linked = {(page.parent / link).resolve() for link in re.findall(r"\]\(([\w./]+\.md)", text)}
+        assert linked >= set(PAGES) - {page}, page
+
+
+def test_the_front_page_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_every_pitfall_is_in_one_group() -> None:
+    members = [entry.number for group in grouped(gallery()).values() for entry in group]
+    assert sorted(members) == [entry.number for entry in gallery()]
 
 
 def test_every_pitfall_that_a_comment_names_is_in_the_gallery_once() -> None:
     numbers = [entry.number for entry in gallery()]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers))
     source = "".join(path.read_text() for path in (ROOT / "kv").rglob("*.py"))
     named = {int(number) for number in re.findall(r" \(([1-9]\d?)\)", source)}
     assert named <= set(numbers)
@@ -90,7 +131,7 @@ def test_every_pitfall_that_a_comment_names_is_in_the_gallery_once() -> None:
 def test_every_module_is_on_the_map() -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kv").rglob("*.py")}
     modules = {path for path in modules if not path.endswith("__init__.py")}
-    assert modules == set(re.findall(r"^\| \[kv/.*\]\((kv/[\w/]+\.py)\)", README, re.M))
+    assert modules == {f"kv/{path}" for path in re.findall(r"^\| \[kv/.*\]\((.*)\)", COURSE, re.M)}
 
 
 # --- commands --------------------------------------------------------------------------------
@@ -99,7 +140,7 @@ def test_every_module_is_on_the_map() -> None:
 def blocks() -> list[tuple[str, list[str]]]:
     """Every command in a console block, and the lines that are shown below it."""
     found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```", README, re.M | re.S):
+    for block in re.findall(r"^```console\n(.*?)^```", "\n".join(TEXTS.values()), re.M | re.S):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append((line[2:], []))
@@ -230,6 +271,6 @@ def test_the_library_example_runs(endless: subprocess.Popen[str], clone: Path) -
 def test_what_is_said_of_make_is_in_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
     variables = set(re.findall(r"^([A-Z]+) :=", MAKEFILE, re.M))
-    said = re.findall(r"`make\s+([a-z-]+)((?:\s+[A-Z]+=[^\s`]+)*)", README)
+    said = re.findall(r"`make\s+([a-z-]+)((?:\s+[A-Z]+=[^\s`]+)*)", "\n".join(TEXTS.values()))
     assert said and {target for target, _ in said} <= targets
     assert {name for _, rest in said for name in re.findall(r"([A-Z]+)=", rest)} <= variables
