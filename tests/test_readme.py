@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE, ROOT
-from pitfalls.gallery import gallery, grouped
+from pitfalls.gallery import Entry, gallery, grouped
 from pitfalls.pitfall import line_of
 from readme import PAGES, renewed
 
@@ -126,6 +126,12 @@ def sentences(text: str) -> list[str]:
 def test_no_sentence_has_more_than_thirty_words(page: str) -> None:
     long = [s for s in sentences(TEXTS[ROOT / page]) if len(s.split()) > 30]
     assert not long
+
+
+@pytest.mark.parametrize("entry", gallery(), ids=lambda entry: str(entry.number))
+def test_a_pitfall_is_told_in_short_sentences_and_says_what_one_sees(entry: Entry) -> None:
+    assert not [s for s in sentences(entry.situation) if len(s.split()) > 30]
+    assert "\n\nWhat one sees: " in entry.situation
 
 
 def test_the_front_page_is_short() -> None:
