@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     option(both, "--host", str, "127.0.0.1", "HOST", "name or address")
     option(both, "--port", port, 4242, "PORT", "TCP port")
     option(both, "--key-bits", count, 512, "BITS", "size of both sides' RSA keys")
-    option(both, "--receive-buffer-size", count, 4096, "BITS", "every line is smaller")
+    option(both, "--receive-buffer-size", count, 4096, "BITS", "every line is smaller than this")
     both.add_argument(
         "--trace", action="store_true", help="show on standard error what the reactor does"
     )
@@ -94,10 +94,29 @@ def parser() -> argparse.ArgumentParser:
     option(server, "--max-memory", octets, "256M", "OCTETS", "for what all clients store")
     option(server, "--handshake-timeout", seconds, 10, "SECONDS", "from accept to CONNECT: OK")
     option(
-        server, "--idle-timeout", seconds_or_never, 3600, "SECONDS", "without a message; 0 is never"
+        server,
+        "--idle-timeout",
+        seconds_or_never,
+        3600,
+        "SECONDS",
+        "longest silence of a client; 0 is no limit",
     )
-    option(server, "--stall-timeout", seconds, 60, "SECONDS", "for a client to take any reply")
-    option(server, "--shutdown-timeout", seconds, 5, "SECONDS", "to finish with the clients")
+    option(
+        server,
+        "--stall-timeout",
+        seconds,
+        60,
+        "SECONDS",
+        "longest time that waiting replies do not move",
+    )
+    option(
+        server,
+        "--shutdown-timeout",
+        seconds,
+        5,
+        "SECONDS",
+        "longest time to finish with the clients",
+    )
     server.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],

@@ -1,9 +1,10 @@
-"""What the README says is so: its options, its links, its map, and every command in it."""
+"""What the pages say is so: options, links, the map, and every command."""
 
 import argparse
 import contextlib
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -16,13 +17,16 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE, ROOT
-from pitfalls.gallery import gallery
-from readme import renewed
+from pitfalls.gallery import Entry, gallery, grouped
+from pitfalls.pitfall import line_of
+from readme import PAGES, renewed
 
 from kv.__main__ import parser
 from kv.protocol.store import ENTRY, SESSION
 
-README = (ROOT / "README.md").read_text()
+TEXTS = {page: page.read_text() for page in PAGES}
+README = TEXTS[ROOT / "README.md"]
+COURSE = TEXTS[ROOT / "kv/README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 #: What a command needs besides, so that a test can afford it.
@@ -67,21 +71,81 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https://)([^)]+)\)", README))))
-def test_a_link_leads_somewhere(link: str) -> None:
+LINKS = sorted(
+    (page.relative_to(ROOT).as_posix(), link)
+    for page, text in TEXTS.items()
+    for link in set(re.findall(r"\]\((?!https?://)([^)]+)\)", text))
+)
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_a_link_leads_somewhere(page: str, link: str) -> None:
     path, _, anchor = link.partition("#")
-    assert not path or (ROOT / path).exists()
-    if anchor and not path.endswith(".py"):
-        assert anchor in anchors((ROOT / (path or "README.md")).read_text())
+    target = (ROOT / page).parent / path if path else ROOT / page
+    assert target.exists()
+    if target.is_dir():
+        assert not anchor
+    elif anchor and target.suffix == ".md":
+        assert anchor in anchors(target.read_text())
 
 
-def test_links_to_lines_and_the_table_of_pitfalls_are_up_to_date() -> None:
-    assert renewed(README) == README, "python -m tests.readme brings them up to date"
+@pytest.mark.parametrize("page", [page.relative_to(ROOT).as_posix() for page in PAGES])
+def test_links_to_lines_and_the_table_of_pitfalls_are_up_to_date(page: str) -> None:
+    text, nowhere = renewed(ROOT / page)
+    assert not nowhere
+    assert text == TEXTS[ROOT / page], "python -m tests.readme brings them up to date"
+
+
+def test_the_line_of_a_name_is_that_of_its_def_below_any_decorator(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text(
+        "class A:\n    @property\n    # why\n    def b(self): ...\nif 1:\n    C: int = 1\n"
+    )
+    assert [line_of(source, name) for name in ("A", "A.b", "C")] == [1, 4, 6]
+    with pytest.raises(LookupError):
+        line_of(source, "b")
+
+
+def test_every_page_leads_to_every_other() -> None:
+    for page, text in TEXTS.items():
+        linked = {(page.parent / link).resolve() for link in re.findall(r"\]\(([\w./]+\.md)", text)}
+        assert linked >= set(PAGES) - {page}, page
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a Markdown text: its prose and lists, without code and tables."""
+    text = re.sub(r"^```.*?^```|^\|.*?$|<!--.*?-->|^#.*?$", "\n\n", text, flags=re.M | re.S)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    paragraphs = re.split(r"\n\s*\n|^ *(?:-|\d+\.) ", text, flags=re.M)
+    return [
+        s for p in paragraphs for s in re.split(r"(?<=[.?!:])[*)]*\s+", " ".join(p.split())) if s
+    ]
+
+
+@pytest.mark.parametrize("page", [page.relative_to(ROOT).as_posix() for page in PAGES])
+def test_no_sentence_has_more_than_thirty_words(page: str) -> None:
+    long = [s for s in sentences(TEXTS[ROOT / page]) if len(s.split()) > 30]
+    assert not long
+
+
+@pytest.mark.parametrize("entry", gallery(), ids=lambda entry: str(entry.number))
+def test_a_pitfall_is_told_in_short_sentences_and_says_what_one_sees(entry: Entry) -> None:
+    assert not [s for s in sentences(entry.situation) if len(s.split()) > 30]
+    assert "\n\nWhat one sees: " in entry.situation
+
+
+def test_the_front_page_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_every_pitfall_is_in_one_group() -> None:
+    members = [entry.number for group in grouped(gallery()).values() for entry in group]
+    assert sorted(members) == [entry.number for entry in gallery()]
 
 
 def test_every_pitfall_that_a_comment_names_is_in_the_gallery_once() -> None:
     numbers = [entry.number for entry in gallery()]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers))
     source = "".join(path.read_text() for path in (ROOT / "kv").rglob("*.py"))
     named = {int(number) for number in re.findall(r" \(([1-9]\d?)\)", source)}
     assert named <= set(numbers)
@@ -90,7 +154,7 @@ def test_every_pitfall_that_a_comment_names_is_in_the_gallery_once() -> None:
 def test_every_module_is_on_the_map() -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kv").rglob("*.py")}
     modules = {path for path in modules if not path.endswith("__init__.py")}
-    assert modules == set(re.findall(r"^\| \[kv/.*\]\((kv/[\w/]+\.py)\)", README, re.M))
+    assert modules == {f"kv/{path}" for path in re.findall(r"^\| \[kv/.*\]\((.*)\)", COURSE, re.M)}
 
 
 # --- commands --------------------------------------------------------------------------------
@@ -99,7 +163,7 @@ def test_every_module_is_on_the_map() -> None:
 def blocks() -> list[tuple[str, list[str]]]:
     """Every command in a console block, and the lines that are shown below it."""
     found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```", README, re.M | re.S):
+    for block in re.findall(r"^```console\n(.*?)^```", "\n".join(TEXTS.values()), re.M | re.S):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append((line[2:], []))
@@ -177,25 +241,61 @@ def test_a_command_that_runs_until_it_is_stopped(endless: subprocess.Popen[str])
     assert endless.poll() is None
 
 
-@pytest.mark.parametrize(("command", "shown"), CLIENTS)
-def test_a_clients_command_prints_what_is_shown(
+def without_place(text: str) -> str:
+    """What make says of a failure, as versions before 4.0 say it."""
+    return re.sub(r"\[Makefile:\d+: ", "[", text)
+
+
+@pytest.mark.parametrize(("command", "shown"), [(c, s) for c, s in CLIENTS if "|" in c])
+def test_a_script_prints_what_is_shown(
     clone: Path, endless: subprocess.Popen[str], command: str, shown: list[str]
 ) -> None:
-    typed = [line.partition("> ")[2] for line in shown if re.match(r"(kv|value)> ", line)]
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=clone,
         env=ENVIRONMENT,
-        input="".join(line + "\n" for line in typed),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=PATIENCE,
     )
-    printed = done.stdout + "".join(
-        line for line in done.stderr.splitlines(keepends=True) if not line.startswith("make")
-    )
-    expected = [line for line in shown if not re.match(r"kv>|value>|make|connected to", line)]
-    assert printed.splitlines() == expected
+    assert without_place(done.stdout).splitlines() == [without_place(line) for line in shown]
+
+
+@pytest.mark.parametrize(("command", "shown"), [(c, s) for c, s in CLIENTS if "|" not in c])
+def test_a_person_sees_what_is_shown(
+    clone: Path, endless: subprocess.Popen[str], command: str, shown: list[str]
+) -> None:
+    master, slave = os.openpty()
+    with open(master, "r+b", buffering=0) as terminal:
+        client = subprocess.Popen(
+            ["sh", "-c", f"exec {command}"],
+            cwd=clone,
+            env=ENVIRONMENT,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        try:
+            seen, read = "", 0
+            for line in shown:
+                prompt = re.match("(?:kv|value)> ", line)
+                if prompt is None:
+                    continue
+                while prompt[0] not in seen[read:]:
+                    assert select.select([terminal], [], [], PATIENCE)[0], seen
+                    seen += terminal.read(4096).decode().replace("\r\n", "\n")
+                read = len(seen)
+                terminal.write(line[prompt.end() :].encode() + b"\n")
+            assert client.wait(PATIENCE) == 0
+            while select.select([terminal], [], [], 0)[0]:
+                seen += terminal.read(4096).decode().replace("\r\n", "\n")
+        finally:
+            os.close(slave)
+            end(client)
+    seen = re.sub(r"(?<=127\.0\.0\.1:)\d+ as '[^']+'", "4242 as 'alice-4711'", seen)
+    assert seen.splitlines() == shown
 
 
 @pytest.mark.parametrize("command", OTHERS)
@@ -230,6 +330,6 @@ def test_the_library_example_runs(endless: subprocess.Popen[str], clone: Path) -
 def test_what_is_said_of_make_is_in_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
     variables = set(re.findall(r"^([A-Z]+) :=", MAKEFILE, re.M))
-    said = re.findall(r"`make\s+([a-z-]+)((?:\s+[A-Z]+=[^\s`]+)*)", README)
+    said = re.findall(r"`make\s+([a-z-]+)((?:\s+[A-Z]+=[^\s`]+)*)", "\n".join(TEXTS.values()))
     assert said and {target for target, _ in said} <= targets
     assert {name for _, rest in said for name in re.findall(r"([A-Z]+)=", rest)} <= variables

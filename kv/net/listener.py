@@ -7,8 +7,9 @@ connection is established before the program knows of it, and waits in the liste
 While somebody is in the queue the socket is readable; `accept` takes the first one out, as a socket
 of its own. Not to call `accept` is thus all it takes to let people wait (19), and whatever goes
 wrong with one who waits comes out of `accept`, too (17). When the queue, the backlog, is full, the
-kernel drops whoever else comes, and theirs tries again. On Linux such a client may believe itself
-connected meanwhile, and be reset later.
+kernel drops the packets of whoever else comes, and their kernel sends them again. So connecting
+takes long, or times out. On Linux such a client may also believe that it is connected, and be reset
+later.
 """
 
 import errno
@@ -228,7 +229,8 @@ def _listen_on(family: int, address: Address, dual_stack: bool) -> socket.socket
     try:
         # The side that closes first remembers a connection for a minute (TIME_WAIT), in case late
         # packets arrive. Without this, such connections of an earlier run keep the port (20).
-        # On POSIX it does not let two servers listen at once.
+        # On Linux it does not let two servers listen at once. The BSDs and macOS let one have the
+        # wildcard address and another a specific address of the same port.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # The default differs between systems; `::` alone is to serve IPv4, too (20).

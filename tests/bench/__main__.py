@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from tests.program import run as program
+
 from .crowd import Crowd, gather
 from .growth import Cost, grow
 from .report import document, table
@@ -68,8 +70,8 @@ def run(
     return results, found, costs
 
 
-def main() -> None:
-    """Parses the command line, measures, prints."""
+def main() -> int:
+    """Parses the command line, measures, prints; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description="Measures the server next to the same protocol core behind asyncio, threads"
@@ -89,10 +91,8 @@ def main() -> None:
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(document(results, crowd, costs), file, indent=2)
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program(main)

@@ -1,4 +1,4 @@
-"""The gallery: each pitfall of the README, seen failing and seen handled.
+"""The gallery: each pitfall, seen failing and seen handled.
 
 A file is a pitfall, `test_06_short_send.py` the sixth. Its docstring has the title and the
 situation; each class in it is one way to fall: what is usually written, as a small replacement of

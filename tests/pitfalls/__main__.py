@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pkgutil import resolve_name
 
+from tests.program import run as program
+
 from .gallery import Entry, gallery
 from .pitfall import Failure, Pitfall, place, sources
 
@@ -94,7 +96,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    program(main)

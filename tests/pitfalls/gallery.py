@@ -8,6 +8,18 @@ from .pitfall import ROOT, Pitfall
 
 HERE = Path(__file__).resolve().parent
 
+#: The groups of the table, and the pitfalls in each, also those that have no entry yet.
+GROUPS = {
+    "Octets and lines": [1, 2, 5, 6, 7, 8, 10, 11, 34, 36, 39],
+    "Closing": [3, 4, 12, 13, 14, 37],
+    "Accepting": [16, 17, 18, 19, 20, 21, 46],
+    "Time and fairness": [9, 15, 22, 23, 24, 25, 26, 38, 40],
+    "The process": [27, 28, 29, 30, 31, 32, 35, 41, 42, 43, 44, 45, 47],
+    "Connecting": [33, 48],
+    "TLS": [49, 50, 51, 52, 53],
+    "Somebody else's answer": [54, 55],
+}
+
 
 @dataclass
 class Entry:
@@ -36,3 +48,12 @@ class Entry:
 def gallery() -> list[Entry]:
     """All entries, in order."""
     return [Entry.read(path) for path in sorted(HERE.glob("test_[0-9][0-9]_*.py"))]
+
+
+def grouped(entries: list[Entry]) -> dict[str, list[Entry]]:
+    """The entries by group. Every entry is in one; a group without entries is left out."""
+    members = {
+        group: [entry for entry in entries if entry.number in numbers]
+        for group, numbers in GROUPS.items()
+    }
+    return {group: found for group, found in members.items() if found}

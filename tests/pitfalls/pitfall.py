@@ -1,5 +1,6 @@
 """What an entry of the gallery is made of, and how it runs."""
 
+import ast
 import contextlib
 import inspect
 import signal
@@ -92,16 +93,42 @@ def place(handled: Any) -> tuple[str, int, str]:
     """The file, the line and the name of what `handled` of a pitfall is."""
     if isinstance(handled, str):
         module, _, name = handled.rpartition(".")
-        source = Path(sys.modules[module].__file__ or "")
-        lines = source.read_text().splitlines()
-        line = 1 + next(
-            i for i, text in enumerate(lines) if text.startswith((f"{name} =", f"{name}:"))
-        )
     else:
         handled = handled.fget if isinstance(handled, property) else handled
-        source, name = Path(inspect.getsourcefile(handled) or ""), handled.__qualname__
-        line = inspect.getsourcelines(handled)[1]
-    return str(source.resolve().relative_to(ROOT)), line, name
+        module, name = handled.__module__, handled.__qualname__
+    source = Path(sys.modules[module].__file__ or "").resolve()
+    return str(source.relative_to(ROOT)), line_of(source, name), name
+
+
+def line_of(source: Path, name: str) -> int:
+    """The line of a file where `name` is defined, like "Stream.flush" or "BATCH".
+
+    It is that of the `def` or `class`, not of a decorator above it. Raises `LookupError`.
+    """
+    body = ast.parse(source.read_text()).body
+    line = 0
+    for part in name.split("."):
+        found = next((node for node in statements(body) if part in defined(node)), None)
+        if found is None:
+            raise LookupError(f"{source} does not define {name}")
+        body, line = getattr(found, "body", []), found.lineno
+    return line
+
+
+def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module or class, with those under an `if`."""
+    for node in body:
+        yield from statements([*node.body, *node.orelse]) if isinstance(node, ast.If) else [node]
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """The names that a statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [target.id for target in targets if isinstance(target, ast.Name)]
+    return []
 
 
 def sources(things: Any) -> str:

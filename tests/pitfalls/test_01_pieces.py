@@ -1,11 +1,17 @@
 """A message arrives in pieces, or several at once
 
-TCP carries a stream of octets and keeps no boundaries: what one `send` gave may take two `recv`s,
-or come with the next message in one. On loopback nearly every message arrives as it was sent, so
-taking one `recv` for one message works on the developer's machine, and fails across the first
-network that cuts a line in two. So there is a buffer; and whoever searches all of it for LF when a
-piece arrives, or copies all that is left when a line is taken out, does work that grows with the
-square of what came: a line of a megabyte in pieces of 100 octets is five billion to search.
+TCP carries a stream of octets and keeps no boundaries. What one `send` gave may take two `recv`s,
+or arrive together with the next message. On loopback nearly every message arrives as it was sent.
+So code that takes one `recv` for one message works on the developer's machine. It fails across the
+first network that cuts a line in two.
+
+So there has to be a buffer, and the buffer can be slow. Some code searches all of it for LF
+whenever a piece arrives. Some copies the whole rest whenever it takes out a line. That work grows
+with the square of the input: a line of a megabyte in pieces of 100 octets means searching five
+billion octets.
+
+What one sees: clients far away are dropped for broken messages, or long messages use a whole
+processor.
 """
 
 from socket import IPPROTO_TCP, TCP_NODELAY

@@ -1,10 +1,12 @@
 """A peer never ends its line
 
-An incomplete line is kept until its end comes, and nothing makes a peer send that end: it may be a
-stranger who means harm, or an honest program that speaks another protocol. One's own client ends
-its lines, so a buffer without a bound works for years, until somebody sends zeros for as long as
-there is memory. A bound that is checked when a line is complete is none, because this one never is:
-it has to be checked whenever octets arrive.
+An incomplete line is kept until its end comes, and nothing makes a peer send that end. The peer may
+be a stranger who means harm, or an honest program that speaks another protocol. Your own client
+ends its lines, so a buffer without a bound works for years. Then somebody sends zeros for as long
+as there is memory. Checking the bound when a line is complete does not help, because this line
+never is. The check has to be made whenever octets arrive.
+
+What one sees: memory grows until the kernel kills the server.
 """
 
 from socket import IPPROTO_TCP, TCP_NODELAY

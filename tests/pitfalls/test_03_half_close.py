@@ -1,10 +1,12 @@
 """The end of their sending is not the end of ours
 
-When `recv` returns b"", the peer has said with a FIN that it will send no more; the other direction
-is as open as before. Most peers send FIN by closing the whole socket, so "b'' means gone" looks
-true, and most code closes at once. But a script that pipes its questions into `nc -N` ends its
-side right behind the last of them and then reads. Whatever it has not been sent yet by that time,
-because it reads slowly or because its questions are many, it never gets.
+When `recv` returns b"", the peer has sent FIN: it will send no more. The other direction is as open
+as before. Most peers send FIN by closing the whole socket. So "b'' means gone" looks true, and most
+code closes at once. But a script that pipes its questions into `nc -N` ends its side right after
+the last one, and then reads. If it reads slowly or asks much, some replies have not been sent by
+then. It never gets them.
+
+What one sees: the last replies to a script are missing.
 """
 
 from socket import SHUT_WR

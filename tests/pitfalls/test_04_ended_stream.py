@@ -1,10 +1,11 @@
 """A stream that has ended stays readable
 
-After the FIN of a peer, `recv` returns b"" at once, each time it is asked: the socket will never
+After a peer's FIN, `recv` returns b"" at once, as often as it is called. The socket will never
 again make a reader wait, and that is what "readable" means. A level-triggered selector says so on
-every turn. That goes unnoticed where an end of input closes the socket at once; but where replies
-are still owed (3), the read interest that is left on turns the loop as fast as the processor can,
-and everything seems to work: nothing is lost, only the fan is on.
+every turn. If the end of the input closes the socket, nobody notices. But replies may still be owed
+(3). If read interest stays on meanwhile, the loop turns as fast as the processor can.
+
+What one sees: nothing is lost and everything works, at 100 % CPU.
 """
 
 from socket import SHUT_WR

@@ -1,11 +1,15 @@
 """Ready is a hint, not a promise
 
-A selector says what was true when it looked. By the time of the call, another process that has
-inherited the listener may have accepted the connection, or the kernel may have thrown away what it
-announced: select(2) says so under BUGS. And often nobody has even asked: a reply is sent as soon as
-it is made, into a buffer that may be full. On a socket that blocks, each of these stops the whole
-loop; on one that does not, the call raises `BlockingIOError`, which is an `OSError`, and whoever
-does not expect it drops a client with whom nothing is wrong, or ends the loop.
+A selector says what was so when it looked. By the time of the call, another process that inherited
+the listener may have accepted the connection. Or the kernel may have thrown away what it announced:
+select(2) says so under BUGS. And often nobody has asked at all. A reply is sent as soon as it is
+made, into a buffer that may be full.
+
+On a blocking socket, each of these stops the whole loop. On a non-blocking one, the call raises
+`BlockingIOError`, which is an `OSError`. Code that does not expect it drops a healthy client, or
+ends the loop.
+
+What one sees: `BlockingIOError` now and then, and clients that are dropped for no reason.
 """
 
 from random import Random

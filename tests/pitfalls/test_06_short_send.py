@@ -1,9 +1,11 @@
 """`send` takes less than it was given
 
-A socket has a buffer in the kernel, and `send` copies into it what there is room for. How much
-that was is its return value; the rest is still the caller's. On a fast network with small messages
-the buffer is never full, so a program that ignores the return value works on every developer's
-machine, and loses the middle of the first long reply to the first slow reader.
+A socket has a buffer in the kernel, and `send` copies into it as much as there is room for. It
+returns how much that was. The rest is still the caller's. On a fast network with small messages the
+buffer is never full. So a program that ignores the return value works on every developer's machine.
+It loses the middle of the first long reply to the first slow reader.
+
+What one sees: long replies have a hole in the middle, and only some clients complain.
 """
 
 from house import house

@@ -1,12 +1,15 @@
 """An interest that has nothing to do makes the loop spin
 
-A socket is readable now and then, but writable nearly always: whenever its send buffer has room.
-Who asks for both, to be on the safe side, is told so on every turn, and burns a processor to serve
-nobody. So write interest is on only while there is something to write, and read interest while what
-comes would be taken; and at times that is neither. But there is no such thing as no interest:
-`register` refuses 0, and so does `modify` with select and kqueue. With epoll and poll, `modify`
-takes it and seems to work, until the connection is reset: that is reported unasked, on every turn.
-What is paused has to be unregistered.
+A socket is readable now and then. It is writable nearly always: whenever its send buffer has room.
+If you ask for both to be safe, every turn reports the socket as writable, and the loop spins
+without serving anybody. So write interest is on only while there is something to write. Read
+interest is on only while you would take what comes. Sometimes that is neither.
+
+But a selector has no "no interest". `register` refuses 0, and so does `modify` with select and
+kqueue. With epoll and poll, `modify` takes 0 and seems to work until the connection is reset. That
+is reported without being asked for, on every turn. A paused socket has to be unregistered.
+
+What one sees: 100 % CPU, or `ValueError: Invalid events: 0`.
 """
 
 import selectors

@@ -1,11 +1,14 @@
 """A peer never reads its replies
 
 A client may send as fast as it likes and read nothing. Its own buffer fills, then ours in the
-kernel, and from there on replies collect in this process. Nothing is wrong with any one step: the
-request is small and valid, the reply is due. But a request of 89 octets for a value of 265
-characters owes 429, so whoever appends replies to a list for as long as requests come has given
-every client a lever on its memory. The remedy is older than the Internet: who is owed too much is
-not read from, until it has taken some of it. Its own sending then stops, too, by TCP's window.
+kernel. From then on replies collect in this process. No single step is wrong: the request is small
+and valid, and the reply is due. But a request of 89 octets for a value of 265 characters owes 429.
+So a server that collects replies for as long as requests come lets every client use up its memory.
+
+The remedy is as old as TCP. Stop reading from a peer that is owed too much, until it has taken some
+of it. Then TCP's window makes it stop sending, too.
+
+What one sees: memory grows, and the requests look harmless.
 """
 
 from house import house

@@ -1,11 +1,13 @@
 """A slow reader is taken for one that has stalled
 
-A peer that takes nothing for a minute is to be given up. But what it takes cannot be seen: what can
-be seen is that `send` finds room in our kernel's buffer. Left to itself, Linux lets that buffer
-grow to 4 MB and reports it writable again when a third is free. An honest reader at 1 KiB a second
-needs twenty minutes to make that much room, and in all that time the socket is not writable once.
-So the deadline, which is short of that, ends a connection that was working. What helps is not a
-longer deadline but a smaller buffer, in which progress shows.
+A peer that takes nothing for a minute should be given up. But nobody can see what it takes. What
+shows is that `send` finds room in our own kernel's buffer. Left alone, Linux lets that buffer grow
+to 4 MB, and reports it writable again when a third is free. An honest reader at 1 KiB a second
+needs twenty minutes to make that room. In all that time the socket is not writable once, so a
+shorter deadline ends a working connection. A longer deadline does not help. A smaller buffer does:
+progress shows in it.
+
+What one sees: slow clients are dropped as stalled in the middle of a long reply.
 """
 
 from house import house

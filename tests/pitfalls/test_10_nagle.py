@@ -1,11 +1,13 @@
 """Nagle's algorithm waits for the peer, and the peer waits for us
 
-Nagle's algorithm (RFC 896) keeps a small segment back while an earlier one is not acknowledged, in
-the hope of more to put into it. Delayed acknowledgement (RFC 1122, 4.2.3.2) keeps back the
-acknowledgement, in the hope of data to put it on. Where the second of two small replies waits for
-the acknowledgement of the first, and the client for the second reply, both hope in vain until the
-client's kernel gives in: after 40 ms on Linux, 500 ms at most by the standard. With one reply to
-one request it never happens; it takes a client that sends two.
+Nagle's algorithm (RFC 896) holds a small segment back while an earlier one is not acknowledged. It
+hopes for more to put into it. Delayed acknowledgement (RFC 1122, 4.2.3.2) holds the acknowledgement
+back. It hopes for data to send along with it. Now a server sends two small replies. The second
+waits for the acknowledgement of the first, and the client waits for the second. Both wait until the
+client's kernel gives in: after 40 ms on Linux, after 500 ms at most by the standard. With one reply
+to one request it never happens.
+
+What one sees: some replies take 40 ms longer than others.
 """
 
 import socket

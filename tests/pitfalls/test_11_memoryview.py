@@ -1,11 +1,12 @@
 """A buffer cannot shrink while somebody looks at it
 
-A `memoryview` lets `send` see the front of a `bytearray` without a copy, so it is what people reach
-for when they make sending fast. But for as long as a view of it exists, a `bytearray` refuses to
-change its size: `BufferError: Existing exports of data: object cannot be re-sized`. Whether it does
-depends on when the last reference to the view goes: a view in a local variable lives until the
-function returns, one in a traceback or a debugger for longer. So the code works while `send` takes
-everything and the buffer is simply replaced, and fails in the one branch that is rarely taken.
+A `memoryview` lets `send` see the front of a `bytearray` without a copy. So people use it to make
+sending fast. But a `bytearray` refuses to change its size while a view of it exists. A view in a
+local variable lives until the function returns. One in a traceback or a debugger lives longer.
+While `send` takes everything, the buffer is simply replaced, and the code works. It fails in the
+branch that is rarely taken.
+
+What one sees: `BufferError: Existing exports of data: object cannot be re-sized`.
 """
 
 from house import house

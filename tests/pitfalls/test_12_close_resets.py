@@ -1,12 +1,15 @@
 """Closing with unread input destroys what was sent
 
-`close` looks like the end of a conversation: what was sent will still arrive, and then FIN. That
-holds only if all input has been read. If one octet is left unread in our kernel, or arrives
-afterwards, the kernel sends RST instead (RFC 2525, section 2.17) and drops what it had accepted
-and not delivered yet; some systems also drop what has arrived and was not read. So the replies that
-a client with a mistake in its script is owed are lost in just the case in which it needs them. The
-order that works: send everything, shut down our side, read and throw away until the peer has ended
-its own or a bound is reached, close.
+`close` looks like the end of a conversation: what was sent still arrives, and then FIN. That holds
+only if all input has been read. If one octet is unread in our kernel, or arrives afterwards, the
+kernel sends RST instead (RFC 2525, section 2.17). It drops what it had accepted and not delivered
+yet. Some systems also drop what has arrived and was not read. So a client with a mistake in its
+script loses its replies just when it needs them.
+
+The order that works: send everything, and shut down our side. Then read and throw away until the
+peer has ended its side or a bound is reached. Then close.
+
+What one sees: the last replies are missing, or the client gets `Connection reset by peer`.
 """
 
 from house import house

@@ -1,11 +1,14 @@
 """A peer resets the connection in the middle of a message
 
-A program that is killed, or that closes with unread input, ends its connections with RST, and what
-the other side sees is no end of input but an exception: ECONNRESET from `recv`, EPIPE or ECONNRESET
-from `send`, ENOTCONN from `shutdown`, ETIMEDOUT where a network swallows everything. It can come
-from any call on the socket at any moment. It is no error of this program; but it is the end of that
-connection, and all that belongs to it must end with it. Cleaning up is usually written where `recv`
-returns b"", and on developers' machines every connection ends there.
+A program that is killed, or that closes with unread input, ends its connections with RST. The other
+side then sees no end of input but an exception. `recv` raises ECONNRESET, `send` EPIPE or
+ECONNRESET, `shutdown` ENOTCONN. Where a network swallows everything, it is ETIMEDOUT. It can come
+from any call on the socket at any moment. It is no error of this program. But that connection is
+over, and everything that belongs to it must end with it. Most code cleans up where `recv` returns
+b"", and on developers' machines every connection ends there.
+
+What one sees: `Connection reset by peer` in the log, and sessions that stay after their client has
+gone.
 """
 
 import socket

@@ -1,11 +1,15 @@
 """An event for a descriptor that is closed by now
 
-A selector returns a batch of events, which are handled one after the other. An early one may close
-a connection that a later one is about; and as the lowest free number is the next descriptor, that
-number may belong to somebody else when its turn comes. Whoever closes without unregistering gets
-the rest of it: `epoll` forgets a closed descriptor by itself, so nothing happens at first, but
-`selectors` keeps its own list, and refuses the next socket with that number. All of it takes two
-connections at the right moment, which a test with one client never has.
+A selector returns a batch of events, and the loop handles one after the other. An early one may
+close a connection that a later one is about. The next descriptor gets the lowest free number. So
+when the later event's turn comes, its number may belong to somebody else.
+
+Closing without unregistering has a second effect. `epoll` forgets a closed descriptor by itself, so
+nothing happens at first. But `selectors` keeps its own list, and refuses the next socket with that
+number. All of it takes two connections at the right moment. A test with one client never has that.
+
+What one sees: `Invalid file descriptor: -1`, `(FD 7) is already registered`, or one client's event
+in another client's handler.
 """
 
 import socket

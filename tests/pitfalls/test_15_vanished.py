@@ -1,12 +1,16 @@
 """A peer disappears without a packet
 
-A machine that loses its power, or a network that loses its way, sends no FIN and no RST. TCP has no
-heartbeat: a connection on which nobody speaks can last for years after its other end is gone, and
-its id with it. Keepalive asks, but by default only after two hours (RFC 1122, 4.2.3.6), so all
-three of its times have to be set. It also asks only while nothing else is on its way: replies that
+A machine that loses its power sends no FIN and no RST. Nor does a network that loses its way. TCP
+has no heartbeat. A connection on which nobody speaks can last for years after its other end is
+gone. Keepalive asks the other end, but by default only after two hours (RFC 1122, 4.2.3.6). So all
+three of its times have to be set. It also asks only while nothing else is on its way. Replies that
 nobody acknowledges are sent again for a quarter of an hour, unless TCP_USER_TIMEOUT (RFC 5482) says
-otherwise. No test can pull a plug; what can be looked at is the socket. The idle deadline, which
-needs nothing from the kernel, can be seen at work.
+otherwise.
+
+No test can pull a plug, so the first scenario looks at the socket. The idle deadline needs nothing
+from the kernel, and the second one sees it work.
+
+What one sees: connections of clients that no longer exist, and ids that stay in use.
 """
 
 import math

@@ -1,10 +1,11 @@
 """An accepted socket blocks until told otherwise
 
-On Linux a socket that `accept` returns does not inherit O_NONBLOCK from its listener (accept(2),
-"NOTES"); on macOS and the BSDs it does, so that a program can be right there and wrong here. Nobody
-notices as long as `recv` comes after readiness and replies are small. Then one client does not
-read: `send` waits for room in its buffer, which is what a blocking socket is for, and the one
-thread that serves everybody waits with it, until that client reads or goes away.
+On Linux, a socket from `accept` does not inherit O_NONBLOCK from its listener (accept(2), "NOTES").
+On macOS and the BSDs it does. So a program can be right there and wrong here. Nobody notices while
+`recv` comes after readiness and replies are small. Then one client does not read. `send` waits for
+room in its buffer, as a blocking socket should. The one thread that serves everybody waits with it.
+
+What one sees: the whole server stands still until one client reads or leaves.
 """
 
 import socket

@@ -1,10 +1,14 @@
 """`accept` fails for somebody else's reasons, and never comes to an end
 
-A connection can die while it waits to be accepted. Linux reports that from `accept`, and errors
-that its network had already (ENETDOWN, EHOSTUNREACH, EPROTO and others: accept(2), "Error
-handling"). They say nothing of the listener, but whoever lets them out of the loop has a server
-that any passer-by can end. The other way round, whoever accepts until "would block" accepts for as
-long as new connections come faster than that, and meanwhile serves nobody.
+A connection can die while it waits to be accepted. Linux reports that from `accept`, and also
+errors that its network already had: ENETDOWN, EHOSTUNREACH, EPROTO and others (accept(2), "Error
+handling"). They say nothing about the listener. If they leave the loop, any passer-by can end the
+server.
+
+The other mistake is to accept until "would block". If new connections come faster than that, the
+loop only accepts, and serves nobody.
+
+What one sees: the server ends with `ConnectionAbortedError`, or stops answering during a rush.
 """
 
 import socket

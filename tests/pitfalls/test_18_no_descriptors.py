@@ -1,11 +1,13 @@
 """No descriptor is left to accept with
 
-When a process has as many descriptors as it may, `accept` fails with EMFILE (ENFILE for the whole
-machine, ENOBUFS and ENOMEM for other things that can run out). The connection stays in the queue,
-so the listener stays readable, and a level-triggered loop comes back at once, to the same error:
-the processor is busy with nothing, and the log fills the disk, just when the server has the most to
-do. Crashing is worse, as it throws out those who had got in. There is nothing to do but to look
-away for a moment and try again.
+When a process has as many descriptors as it may, `accept` fails with EMFILE. ENFILE means the same
+for the whole machine, and ENOBUFS and ENOMEM stand for other things that run out. The connection
+stays in the queue, so the listener stays readable. A level-triggered loop comes back at once, to
+the same error. Ending the server would be worse: it throws out those who had got in. What works is
+to leave the listener alone for a moment, and then to try again.
+
+What one sees: `Too many open files` fills the log, at 100 % CPU, just when the server has the most
+to do.
 """
 
 import os

@@ -1,11 +1,14 @@
 """There is a limit of connections
 
-A server that can serve so many has to do something about the next one. Accepting it and closing at
-once looks fair, but to the client it is a server that resets it, with nothing to tell "come back
-later" from a crash, and while many try, the server is busy with turning them away. The kernel has a
-queue for this: whoever is not accepted waits there, connected as far as it can tell, and gets in
-when somebody leaves. It takes no more than not calling `accept`, and not watching the listener
-either, since somebody who waits there makes it readable all the time.
+A server has a limit of connections, and has to do something about the next one. Accepting it and
+closing at once looks fair. But the client sees a reset, and cannot tell "come back later" from a
+crash. While many try, the server is busy with turning them away.
+
+The kernel has a queue for this. A client that is not accepted waits there, believes itself
+connected, and gets in when somebody leaves. So it is enough not to call `accept`. The listener must
+not be watched either: a waiting client makes it readable all the time.
+
+What one sees: clients are reset when the server is full, or a full server uses 100 % CPU.
 """
 
 import socket

@@ -1,11 +1,14 @@
 """The address to listen on: in use, one of several, of another family
 
-Whoever closes a connection first keeps its port in TIME_WAIT for a minute, so a server that is
-restarted cannot have its own port back unless it sets SO_REUSEADDR; on the developer's machine it
-is the client that closes first. A name may have several addresses (`localhost` is often both `::1`
-and `127.0.0.1`), and a listener has one: a server that takes the first is refused to half of its
-clients. And whether a listener on `::` takes IPv4 connections, too, is a setting that is not the
-same on all systems.
+The side that closes a connection first keeps its port in TIME_WAIT for a minute. So a restarted
+server cannot have its own port back, unless it sets SO_REUSEADDR. On the developer's machine it is
+the client that closes first.
+
+A name may have several addresses: `localhost` is often both `::1` and `127.0.0.1`. A listener has
+one. If a server takes only the first, half of its clients are refused. And whether a listener on
+`::` also takes IPv4 connections is a setting that differs between systems.
+
+What one sees: `Address already in use` after a restart, or `Connection refused` by name only.
 """
 
 import socket

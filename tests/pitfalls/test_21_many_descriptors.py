@@ -1,10 +1,15 @@
 """More descriptors than `select`, or the system, allows
 
-`select` takes a set of FD_SETSIZE bits, mostly 1024, and cannot name a descriptor above: Python
-raises `ValueError`, C writes somewhere else. `poll`, `epoll` and `kqueue` have no such limit. To
-keep programs that use `select` from harm the soft limit of descriptors is 1024 on most systems,
-and a program that does not raise it (it may, up to the hard limit: getrlimit(2)) has EMFILE with a
-thousand clients, whatever its own limit of connections says. Neither is seen below a thousand.
+`select` takes a set of FD_SETSIZE bits, mostly 1024, and cannot name a higher descriptor. Python
+raises `ValueError`; C writes somewhere else in memory. `poll`, `epoll` and `kqueue` have no such
+limit.
+
+To protect programs that use `select`, most systems set the soft limit of descriptors to 1024. A
+program may raise it up to the hard limit (getrlimit(2)). If it does not, it has EMFILE with a
+thousand clients, whatever its own limit of connections says. Below a thousand, nothing shows.
+
+What one sees: `filedescriptor out of range in select()`, or `Too many open files`, at about 1,000
+clients.
 """
 
 import fcntl

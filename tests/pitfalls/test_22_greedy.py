@@ -1,11 +1,14 @@
 """A greedy client starves the others
 
-"Read until it would block, handle all that was read" is how the manuals say it for edge-triggered
-loops, and with clients that wait for each reply it is right. One that sends without waiting keeps
-such a loop to itself for as long as it sends faster than it is served, since there is always more
-to read. The bound is to be in work, not in time: a turn that ends after so many milliseconds ends
-somewhere else each time, and cannot be tested. What is left over waits for the next turn, behind
-everybody else who is ready.
+Manuals for edge-triggered loops say: read until it would block, and handle all that was read. With
+clients that wait for each reply that is right. But a client may send without waiting, faster than
+it is served. Then there is always more to read, and it has the loop to itself.
+
+The work that one connection gets in a turn needs a bound. The bound should be in work and not in
+time. A turn that ends after some milliseconds ends somewhere else each time, and cannot be tested.
+What is left over waits for the next turn, behind everybody else who is ready.
+
+What one sees: one busy client, and everybody else times out.
 """
 
 from house import house

@@ -1,10 +1,12 @@
 """What is left over in a buffer wakes nobody
 
-A selector knows what is in the kernel's buffers, not what is in ours. Whoever reads a lot and then
-handles a bounded part of it (22) has the rest in memory, and if that was all the client sent, no
-readiness will ever tell of it: the client waits for replies, and the server for the client. It
-shows only with clients that send more at once than is handled in one turn. The same trap waits in
-every buffered reader, TLS among them: `SSLSocket.pending()` is there for it.
+A selector knows what is in the kernel's buffers, and not what is in ours. A server that reads a lot
+and handles a bounded part of it (22) has the rest in memory. If that was all the client sent, no
+readiness will ever tell of it. The client waits for replies, and the server waits for the client.
+It only shows with clients that send more at once than one turn handles. Every buffered reader has
+the same trap. For TLS, `SSLSocket.pending()` is there for it.
+
+What one sees: replies stop, no error shows, and one more octet from the client starts them again.
 """
 
 from house import house

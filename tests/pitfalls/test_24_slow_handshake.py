@@ -1,10 +1,12 @@
 """A peer that says one octet a second
 
-A connection costs a descriptor from the moment it is accepted, and whoever makes a thousand and
-says nothing has a thousand. A time-out on each `recv` is the usual answer, and looks right: it ends
-whoever is silent. But a client that sends one octet now and then is never silent for long, and so
-has its place for ever, at the price of one packet a minute ("Slowloris"). What has to have a
-deadline is not the silence but the whole of it: from accepting to the end of the handshake.
+A connection costs a descriptor from the moment it is accepted. Somebody who makes a thousand and
+says nothing has a thousand descriptors. A time-out on each `recv` is the usual answer: it ends
+whoever is silent. But a client that sends one octet now and then is never silent for long
+("Slowloris"). It keeps its place for ever, at the price of one packet a minute. So the deadline
+must not be for the silence. It has to be for the whole handshake, from accepting to its end.
+
+What one sees: all places are taken by clients that never finish to connect.
 """
 
 from house import house

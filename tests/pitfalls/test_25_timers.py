@@ -1,10 +1,16 @@
 """Timers: the wrong clock, the dead that stay, a sleep that is too short
 
-`time.time()` is the time of day, and somebody sets it: an hour back, and every deadline is an hour
-later. A heap of timers has no cheap way to remove one from its middle, so a cancelled timer stays
-until it is due; a server cancels nearly every timer it sets, and an idle deadline is an hour away.
-And `poll` and `epoll_wait` count in milliseconds: half a millisecond made an integer is none, and a
-loop that asks to be woken then comes back at once, finds nothing due, and asks again.
+`time.time()` is the time of day, and somebody sets it. An hour back, and every deadline comes an
+hour late.
+
+A heap of timers has no cheap way to remove one from its middle. So a cancelled timer stays until it
+is due. A server cancels nearly every timer that it sets, and an idle deadline is an hour away.
+
+`poll` and `epoll_wait` count in whole milliseconds. Half a millisecond becomes zero. A loop that
+sleeps so comes back at once, finds nothing due, and asks again.
+
+What one sees: deadlines that move with the clock, memory that grows with traffic, or short bursts
+of 100 % CPU.
 """
 
 import time

@@ -1,10 +1,12 @@
 """Arithmetic in the loop
 
-Nothing in an RSA operation waits, so no amount of non-blocking helps: while the private-key
-operation runs, a fifth of a millisecond for one block, nobody is served. Two things do help. Not
-doing it: one key gives one text one line, so what was sealed once can be remembered. And counting
-it: a turn that is bounded in messages lets one client have 64 sealings of five blocks each before
-anybody else is looked at, which is 70 ms; so work is weighed by what it costs.
+Nothing in an RSA operation waits, so non-blocking sockets do not help. A private-key operation
+takes a fifth of a millisecond for one block. While it runs, nobody is served. Two things do help.
+One is not to do it: one key gives one text one line, so a sealed line can be remembered. The other
+is to count it. If a turn is bounded in messages, one client can have 64 sealings of five blocks
+each before anybody else is looked at. That is 70 ms. So work is weighed by its cost.
+
+What one sees: everybody's latency jumps when one client asks for something new.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,13 @@
 """Calls that block and do not look like it
 
-A name look-up may ask a server at the other end of the world, and `getaddrinfo` returns when it has
-answered, or after some five seconds a try if it does not; no selector can wait for it. The classic
-is the log that wants the name of each client: the standard library's `BaseHTTPRequestHandler`
-looked it up until Python 3.3. Making an RSA key is arithmetic, but as long as bad luck will have
-it: 35 ms on average. Neither looks like waiting, so both end up in the loop. Here they are done
-before it runs, and a client's name is its address.
+A name look-up may ask a server at the other end of the world. `getaddrinfo` returns when that has
+answered, or after some five seconds a try if it does not. No selector can wait for it. The classic
+is a log that wants the name of each client. The standard library's `BaseHTTPRequestHandler` looked
+it up until Python 3.3. Making an RSA key is arithmetic, and takes 35 ms on average, longer with bad
+luck. Neither looks like waiting, so both end up in the loop. Here they are done before the loop
+runs, and a client's name is its address.
+
+What one sees: the whole server pauses for seconds when somebody connects.
 """
 
 import contextlib

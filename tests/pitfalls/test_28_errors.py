@@ -1,11 +1,13 @@
 """A mistake in the handling of one client ends the service of all
 
-In a program with a thread for each client an exception that nobody expected ends that thread, and
-the others never know. In a loop it goes up through the handler, the turn and the loop, and ends the
-process with everybody in it. So wherever the loop calls into the handling of one connection, and
-nowhere else, every exception is caught: when its socket is ready, and when its turn has come for
-what is left over (23). It is logged with its traceback, since it is a mistake in the
-program, and that connection is dropped, since nobody knows what state it is in.
+In a program with a thread for each client, an unexpected exception ends that thread, and the others
+never know. In a loop it goes up through the handler and the turn, and ends the process with
+everybody in it. So every exception is caught where the loop calls into the handling of one
+connection, and nowhere else. There are two such places: when a socket is ready, and when its turn
+comes for what is left over (23). The exception is a mistake in the program, so it is logged with
+its traceback. That connection is dropped, because nobody knows what state it is in.
+
+What one sees: one strange client, one traceback, and everybody is disconnected.
 """
 
 from typing import Any, ClassVar

@@ -1,12 +1,16 @@
 """A signal comes while the loop sleeps, while replies are owed, or twice
 
-A signal handler runs between any two instructions, so the usual one only makes a note for the loop
-to find. When it returns, Python puts the interrupted system call back to sleep (PEP 475), and the
-note is found when something else is ready: at once on a busy server, never on an idle one. Whoever
-finds it closes everything and ends the process, although commands have arrived that have no answer
-yet. And since a server that finishes politely takes its time, a second signal ends it at once. But
-whoever stops a whole process group sends SIGTERM both to the server and to the `make` that started
-it, and `make` passes its own on: the second comes within a millisecond of the first.
+A signal handler runs between any two instructions. So the usual one only makes a note for the loop
+to find. When it returns, Python puts the interrupted system call back to sleep (PEP 475). The note
+is found when something else is ready: at once on a busy server, never on an idle one. Then the
+usual code closes everything and ends the process, although commands have arrived that have no
+answer yet.
+
+A server that finishes politely takes its time, and a second signal should end it at once. But a
+tool that stops a whole process group sends SIGTERM both to the server and to the `make` that
+started it. `make` passes its own on, so the second comes within a millisecond of the first.
+
+What one sees: Ctrl-C seems to do nothing, or the last replies are lost at a restart.
 """
 
 import selectors

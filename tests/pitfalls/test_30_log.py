@@ -1,11 +1,14 @@
 """The log goes to a pipe that is full, or to a peer
 
-Standard error is whatever the program was given. A pipe holds 64 KiB on Linux: when its reader
-pauses (`2>&1 | less`), the write that finds it full waits, and the whole loop with it, until a
-person presses a key. Developers watch their logs, so theirs never fills. And standard error may be
-closed: programs that put themselves into the background used to do that. Whatever is opened next
-gets the lowest number that is free, which is 2 then, and it may be a connection. What the usual
-handler writes to standard error is read by a stranger.
+Standard error is whatever the program was given. A pipe holds 64 KiB on Linux. When its reader
+pauses (`2>&1 | less`), the write that finds it full waits. The whole loop waits with it, until a
+person presses a key. Developers watch their logs, so theirs never fills.
+
+Standard error may also be closed: programs that put themselves into the background used to do that.
+The next descriptor gets the lowest free number, which is then 2, and may be a connection. What the
+usual handler logs is then sent to a stranger.
+
+What one sees: the server stands still until somebody scrolls, or a client receives log lines.
 """
 
 import contextlib

@@ -1,12 +1,16 @@
 """Standard input: hidden lines, refused files, other people's flags
 
-`sys.stdin.readline` takes all that is there and gives one line; the rest is in Python's buffer, of
-which the selector knows nothing. Nobody notices who types line by line, nor that epoll refuses a
-regular file before somebody says `< script`. So one reads the descriptor itself, and sets
-O_NONBLOCK. But that flag belongs to the open file, which is shared with the shell that started the
-program and with everyone else in that terminal: they, too, get EAGAIN from then on, even when the
-program has ended. Without the flag, a read waits for ever when what was ready has gone meanwhile:
-Ctrl-C makes a terminal throw away what was typed.
+`sys.stdin.readline` takes all that is there and returns one line. The rest is in Python's buffer,
+where the selector cannot see it. A person who types line by line never notices. epoll also refuses
+a regular file, which shows with `< script`.
+
+So a program reads the descriptor itself, and sets O_NONBLOCK. But that flag belongs to the open
+file, which the program shares with its shell and with everyone else in that terminal. They get
+EAGAIN from then on, even after the program has ended. Without the flag, a read waits for ever if
+what was ready has gone meanwhile. Ctrl-C makes a terminal throw away what was typed.
+
+What one sees: a pasted script stops half-way, `PermissionError` from `register`, or a broken shell
+afterwards.
 """
 
 import os

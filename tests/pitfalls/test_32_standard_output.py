@@ -1,11 +1,15 @@
 """Standard output: a reader that pauses, a reader that leaves
 
-A client's standard output is a pipe as often as a terminal (`| less`, `| head`), and a pipe that
-its reader does not empty is full after 64 KiB. `print` waits then, and while it waits, nobody looks
-at the socket: the server may have gone for hours. A reader that has had enough leaves, and whatever
-is written then fails with EPIPE. That is how a pipeline ends, and no error; but the usual program
-ends it with a traceback, or as here, where the write is done in the course of reading from the
-server, takes it for a broken connection.
+A client's standard output is often a pipe (`| less`, `| head`). A pipe that its reader does not
+empty is full after 64 KiB. Then `print` waits, and nobody looks at the socket: the server may have
+gone for hours.
+
+A reader that has had enough leaves, and the next write fails with EPIPE. That is how a pipeline
+ends, and no error. The usual program ends with a traceback. If it writes while it reads from the
+server, as here, it takes the EPIPE for a broken connection.
+
+What one sees: `BrokenPipeError` after `| head`, or a client that does not notice that its server is
+gone.
 """
 
 import os

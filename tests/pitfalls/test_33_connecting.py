@@ -1,12 +1,16 @@
 """Connecting takes time, and ends in one of two ways
 
-`connect` waits for the other side's answer: at once on the developer's machine, a minute or two
-where a packet filter swallows the question, and nobody else is served meanwhile. On a non-blocking
-socket it says EINPROGRESS, and the socket becomes writable when the matter is decided. Writable
-does not mean connected: SO_ERROR has the verdict, and whoever does not ask gets it from the first
-`send`, where nobody knows any more what to try instead. For a name has several addresses
-(`localhost` may be `::1` and `127.0.0.1`), and when the first one refuses, the next may well
-answer.
+`connect` waits for the other side's answer. On the developer's machine it comes at once. Where a
+packet filter swallows the question, it takes a minute or two, and nobody else is served meanwhile.
+On a non-blocking socket `connect` raises EINPROGRESS, and the socket becomes writable when the
+matter is decided.
+
+Writable does not mean connected. SO_ERROR tells. Without asking it, the first `send` fails, and by
+then nobody knows what else to try. A name has several addresses: `localhost` may be `::1` and
+`127.0.0.1`. When the first one refuses, the next may answer.
+
+What one sees: a client that hangs, `Operation now in progress`, or `Connection refused` although
+the server runs.
 """
 
 import os

@@ -1,11 +1,13 @@
 """A script larger than memory
 
-A client that sends command after command without waiting for each reply is many times as fast, so a
-script is read line by line, and every line sent. What the server has not answered yet has to be
-remembered, to know which reply belongs to what, and what the kernel does not take has to be kept.
-With the hundred lines of a test that is nothing. With a script of some gigabytes, or one that a
-program writes without end, the client takes in the whole of it as fast as it can be read, and is
-ended by the kernel for want of memory, while the server is still at the beginning.
+A client is many times as fast if it sends command after command without waiting for each reply. So
+it reads a script line by line and sends every line. It has to remember what the server has not
+answered yet, to know which reply belongs to which command. It also has to keep what the kernel does
+not take. With the hundred lines of a test that is nothing. With some gigabytes, the client reads
+the whole script as fast as it can.
+
+What one sees: the kernel kills the client for want of memory, while the server is still at the
+beginning.
 """
 
 from kv.link import Link

@@ -1,10 +1,12 @@
 """What peers send is shown to people
 
-A terminal obeys what it is sent: ESC and a few characters retitle it, clear it, or hide what
-follows, and CR goes back to the beginning of the line, to write over it. A client id or a value is
-a text of the peer's choice, and `print` and `logging` pass it on as it is; no test of one's own has
-such a text in it. Whoever means harm makes the log say, to those who look at it in a terminal, what
-the server never said, or puts a value there that repaints the screen of whoever asks for it.
+A terminal obeys what it is sent. ESC and a few characters change its title, clear it, or hide what
+follows. CR goes back to the beginning of the line, to write over it. A client id or a value is a
+text of the peer's choice. `print` and `logging` pass it on as it is, and nobody's own tests have
+such a text. Somebody who means harm can make the log show what the server never said. Or they store
+a value that repaints the screen of whoever asks for it.
+
+What one sees: a terminal with strange colours, or log lines that are not true.
 """
 
 import logging

@@ -8,11 +8,12 @@ Exit status: 0 if all went well, 1 at the first failure, with the command that r
 """
 
 import argparse
-import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+
+from tests.program import run as program
 
 from .kernel import Failure
 from .world import Result, run
@@ -101,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)
