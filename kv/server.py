@@ -39,12 +39,13 @@ class Settings:
 class Connection:
     """One client: a stream whose lines go to a conversation, whose replies go to the stream."""
 
-    __slots__ = ("_address", "_deadline", "_kind", "_server", "conversation", "stream")
+    __slots__ = ("_address", "_deadline", "_kind", "_owed", "_server", "conversation", "stream")
 
     def __init__(self, server: "Server", sock: socket.socket, address: Address) -> None:
         self._server = server
         self._address = address
         self._kind = ""  # of reason for which the client was dropped or lost
+        self._owed = False  # it was owed something when the idle deadline last looked
         self.conversation = ServerConversation(server.service)
         settings, reactor = server.settings, server.reactor
         self.stream = Stream(reactor, sock, self, settings.stream, server.turns)
@@ -144,13 +145,19 @@ class Connection:
     def _idled(self) -> None:
         """So long after CONNECT, or after the last look; but perhaps there was a message since.
 
-        Or perhaps we owe the client something: then it is not the one who keeps us waiting (40).
+        Or perhaps we owe the client something, and have for a while: then it is not the one who
+        keeps us waiting (40).
         """
-        timeout = self._server.settings.idle_timeout
-        left = self.stream.heard + timeout - self._server.reactor.time()
+        timeout, now = self._server.settings.idle_timeout, self._server.reactor.time()
         if self.stream.owes:
-            self._wait_for_a_message(timeout)
-        elif left > 0:
+            if self._owed:
+                self.stream.heard = now
+            self._owed = True
+            self._wait_for_a_message(min(timeout, 1))
+            return
+        self._owed = False
+        left = self.stream.heard + timeout - now
+        if left > 0:
             self._wait_for_a_message(left)
         else:
             self._drop("idle", f"no message for {timeout:g} s")

@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 from house import VALUE, Guest, House, house
 
-from kv.net.stream import KERNEL_BUFFER, Limits
+from kv.net.owner import Limits
+from kv.net.tcp import KERNEL_BUFFER
 from kv.process import RESERVED
 from kv.protocol.conversation import ServerConversation
 from kv.protocol.store import ENTRY, SESSION
@@ -155,8 +156,8 @@ def test_what_waits_for_a_client_that_never_reads_is_bounded() -> None:
         guest.send(*["GET k"] * 2000)
         assert 1024 < waiting(h) <= 8192 + 431
         (connection,) = h.server.connections
-        stream = connection.stream
-        assert len(stream._incoming + stream._waiting) <= Limits().read_size + Limits().line_size
+        kept = connection.stream._lines.octets
+        assert sum(kept) <= Limits().read_size + Limits().line_size
         guest.read_on(2603)
         assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 2600]
 

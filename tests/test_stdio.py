@@ -16,8 +16,9 @@ import pytest
 from conftest import PATIENCE, ROOT
 from pitfalls.pitfall import bounded
 
+from kv.net.log import LogHandler
 from kv.net.reactor import Reactor
-from kv.net.stdio import READ_SIZE, Input, LogHandler, Output, escaped, writable
+from kv.net.stdio import READ_SIZE, Input, Output, escaped, writable
 
 #: Four pages: a pipe counts as writable while one of them is free.
 SMALL_PIPE = 4 * 4096

@@ -14,6 +14,7 @@ behind them waits uncut, and is copied once for each BATCH lines.
 """
 
 from collections.abc import Iterator
+from copy import copy
 from operator import length_hint
 
 #: Lines cut at a time. Cutting all of a feed at once would make many small objects of it, which
@@ -82,6 +83,12 @@ class Lines:
     def waiting(self) -> bool:
         """Whether there is a complete line."""
         return length_hint(self._lines) > 0 or self.rest != b""
+
+    @property
+    def octets(self) -> tuple[int, int]:
+        """How many are kept: of an incomplete line, and of lines that wait, LFs included."""
+        cut = list(copy(self._lines))
+        return len(self._partial), sum(map(len, cut)) + len(cut) + len(self.rest)
 
     @property
     def taken(self) -> int:
