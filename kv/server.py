@@ -14,6 +14,7 @@ from kv.errors import Violation
 from kv.net.address import Address, shown
 from kv.net.directions import Incoming
 from kv.net.listener import Listener
+from kv.net.log import PEERS
 from kv.net.owner import Limits, Stalled
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
@@ -21,6 +22,7 @@ from kv.net.turns import Turns
 from kv.protocol.conversation import ServerConversation, Service
 
 log = logging.getLogger("kv")
+peers = logging.getLogger(PEERS)
 
 #: Units of work that accepting a connection is.
 ACCEPTING = 4
@@ -91,7 +93,7 @@ class Connection:
 
     def end_received(self) -> None:
         """The client will send no more, and all it sent is answered: the session is over."""
-        log.debug("%s ended its side", self)
+        peers.debug("%s ended its side", self)
         self._close()
 
     def closed(self, error: Exception | None, ours: bool) -> None:
@@ -103,7 +105,7 @@ class Connection:
             log.error("dropped %s: an error in this server", self, exc_info=error)
         elif error is not None:
             self._count("stall" if isinstance(error, Stalled) else "lost")
-            log.info("lost %s: %s", self, getattr(error, "strerror", None) or error)
+            peers.info("lost %s: %s", self, getattr(error, "strerror", None) or error)
         self._server.forget(self)
 
     # Ending it
@@ -112,7 +114,7 @@ class Connection:
         """The message that was answered last began the session, or ended it."""
         self._deadline.cancel()
         if self.conversation.session is None:
-            log.debug("%s disconnected", self)
+            peers.debug("%s disconnected", self)
             self._close()
         elif self._server.settings.idle_timeout:
             self._wait_for_a_message(self._server.settings.idle_timeout)
@@ -120,7 +122,7 @@ class Connection:
     def _drop(self, kind: str, reason: str) -> None:
         """The id is free at once; replies owed for earlier messages are still sent."""
         self._count(kind)
-        log.info("dropped %s: %s", self, reason)
+        peers.info("dropped %s: %s", self, reason)
         self._close()
 
     def _count(self, kind: str) -> None:
@@ -237,7 +239,7 @@ class Server:
         connection = Connection(self, sock, address)
         self.connections[connection] = None
         self._total += 1
-        log.debug("%s connected", connection)
+        peers.debug("%s connected", connection)
         self.turns.left -= ACCEPTING
         if self._stopping:
             connection.stream.finish()

@@ -521,7 +521,7 @@ def test_the_count_goes_on_if_there_is_room_for_nothing_but_itself(
 ) -> None:
     log = logger(pipe.sink)
     answers = [False, False, True, False, True, True]
-    monkeypatch.setattr("kv.net.stdio.writable", lambda _: answers.pop(0))
+    monkeypatch.setattr("kv.net.log.writable", lambda _: answers.pop(0))
     for number in range(4):
         log.info("record %d", number)
     assert answers == []

@@ -19,9 +19,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kv.net.address import Address, resolve, shown
+from kv.net.log import PEERS
 from kv.net.reactor import READ, Callback, Reactor, Timer
 
 log = logging.getLogger("kv")
+peers = logging.getLogger(PEERS)
 
 #: Connections that may wait in the queue; the kernel may have a lower limit (listen(2)).
 BACKLOG = 1024
@@ -144,7 +146,7 @@ class Listener:
                     return
                 if error.errno not in DEAD_CONNECTION:
                     raise
-                log.info("a connection died before it was accepted: %s", error.strerror)
+                peers.info("a connection died before it was accepted: %s", error.strerror)
                 continue
             self._most -= 1
             try:

@@ -12,8 +12,10 @@ import time
 
 from kv.net.stdio import escaped, opened_anew, writable
 
-#: Records of level INFO in one second; what is beyond is counted. Each of five thousand peers that
-#: are reset in a second would otherwise have its line (38). Warnings and errors are always told.
+#: For what happens to single peers. There may be a crowd of them, so their records are bounded.
+PEERS = "kv.peers"
+#: Records about peers in one second; what is beyond is counted. Each of five thousand that are
+#: reset in a second would otherwise have its line (38).
 MOST = 200
 
 
@@ -25,44 +27,45 @@ class LogHandler(logging.Handler):
     there is room again (30).
     """
 
-    def __init__(self, descriptor: int, most: int = MOST) -> None:
+    def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = opened_anew(descriptor, os.O_WRONLY)
         self._dropped = 0
-        self._most = most
+        self._torn = False  # a record was written in part: the next one begins a new line
         self._second = 0  # of the monotonic clock,
-        self._said = 0  # and the records of level INFO in it
+        self._said = 0  # and the records about peers in it
         self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the record if that can be done at once."""
         second = int(time.monotonic())
         if second != self._second:
-            self._second, unsaid, self._said = second, self._said - self._most, 0
+            self._second, unsaid, self._said = second, self._said - MOST, 0
             if unsaid > 0:
-                self._write(f"... and {unsaid:,} more in that second")
-        self._said += record.levelno == logging.INFO
-        if record.levelno != logging.INFO or self._said <= self._most:
-            self._write(self.format(record))
+                self._say(f"... and {unsaid:,} more about peers in one second")
+        if record.name == PEERS:
+            self._said += 1
+            if self._said > MOST:
+                return
+        self._say(self.format(record))
 
-    def _write(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         try:
             if self._dropped:
-                self._write_lines(f"({self._dropped} log records dropped: the log was full)")
+                self._write(f"({self._dropped} log records dropped: the log was full)\n")
                 self._dropped = 0
-            self._write_lines(text)
+            self._write(text + "\n")
         except OSError:
             self._dropped += 1
 
-    def _write_lines(self, text: str) -> None:
-        """Writes line by line: a part of one would be continued by the next record."""
-        for line in text.split("\n"):
-            data = line.encode(errors="backslashreplace")
-            if len(data) >= select.PIPE_BUF:  # more than can be written without waiting
-                data = data[: select.PIPE_BUF - 4] + b"..."
+    def _write(self, text: str) -> None:
+        data = ("\n" * self._torn + text).encode(errors="backslashreplace")
+        for start in range(0, len(data), select.PIPE_BUF):
             if not writable(self._descriptor):
+                self._torn = self._torn or start > 0
                 raise BlockingIOError(errno.EAGAIN, "the log is full")
-            os.write(self._descriptor, data + b"\n")
+            os.write(self._descriptor, data[start : start + select.PIPE_BUF])
+        self._torn = False
 
 
 class Formatter(logging.Formatter):

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from kv.net.directions import Deadline
+
+#: Seconds between two looks at whether the kernel has delivered all.
+DELIVERY = 0.1
+
 
 class Stalled(TimeoutError):
     """The peer does not read."""
@@ -58,6 +63,20 @@ class Limits:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "most", 1 + self.high_water // self.line_size)
+
+    def patience(self, due: Deadline) -> float:
+        """Seconds that a peer may acknowledge nothing while `due` is waited for."""
+        if due is Deadline.LINGER:
+            return min(self.stall_timeout, self.linger_timeout)
+        return self.stall_timeout
+
+    def look(self, due: Deadline) -> float:
+        """Seconds after which to look whether it has."""
+        return {
+            Deadline.STALL: self.stall_timeout / 4,
+            Deadline.LINGER: self.patience(due),
+            Deadline.DELIVERY: DELIVERY,
+        }[due]
 
 
 class Told(Enum):

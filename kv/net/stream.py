@@ -47,9 +47,6 @@ log = logging.getLogger("kv")
 OPEN, SENDING = Incoming.OPEN, Outgoing.OPEN
 READING = (Incoming.OPEN, Incoming.DRAINING)
 
-#: Seconds between two looks at whether the kernel has delivered all.
-DELIVERY = 0.1
-
 
 class Stream:
     """A connected socket in the loop. Takes the socket over and closes it in the end."""
@@ -82,8 +79,8 @@ class Stream:
         self._allowance = 0  # octets that may still be read while draining or lingering
         self._deadline: Deadline | None = None  # what `_timer` waits for,
         self._timer: Timer | None = None
-        self._mark = 0  # how many octets the peer had acknowledged when it was started,
-        self._until = 0.0  # and how long lingering may go on at the longest
+        self._mark = 0  # how many octets the peer had acknowledged when it was last looked at,
+        self._until = 0.0  # and how long the peer may acknowledge no more than that
         self._error: Exception | None = None
         self._running = False  # the stream itself is at work,
         self._settled = True  # and has something to follow up
@@ -422,18 +419,11 @@ class Stream:
             self._timer.cancel()
             self._timer = None
         self._deadline = due
-        if due is None:
-            return
-        stall = self._limits.stall_timeout
-        seconds = {
-            Deadline.STALL: stall,
-            Deadline.LINGER: min(stall, self._limits.linger_timeout),
-            Deadline.DELIVERY: DELIVERY,
-        }[due]
-        self._mark = self._acknowledged()
-        self._until = self._reactor.time() + stall
-        self._allowance = self._limits.linger_size
-        self._timer = self._reactor.call_later(seconds, self._timed_out)
+        if due is not None:
+            self._allowance = self._limits.linger_size
+            self._mark = self._acknowledged()
+            self._until = self._reactor.time() + self._limits.patience(due)
+            self._timer = self._reactor.call_later(self._limits.look(due), self._timed_out)
 
     def _acknowledged(self) -> int:
         """The octets that the peer's kernel has, as far as ours can tell."""
@@ -446,16 +436,17 @@ class Stream:
         reports room when a third of its buffer is free, which a slow reader may need minutes
         for (9). And while the kernel still delivers our last replies, closing can wait (37).
         """
-        due, self._deadline, self._timer = self._deadline, None, None
-        progress = self._acknowledged() > self._mark
-        if due is Deadline.STALL:
-            if not progress:
-                seconds = self._limits.stall_timeout
-                self.abort(Stalled(f"the peer took none of its replies for {seconds:g} s"))
-        elif self._reactor.time() < self._until and (progress or due is Deadline.DELIVERY):
-            until = self._until
-            self._start_timer(due)
-            self._until = until
+        due, limits, now = self._deadline, self._limits, self._reactor.time()
+        assert due is not None
+        acknowledged = self._acknowledged()
+        if acknowledged > self._mark:
+            self._mark = acknowledged
+            self._until = now + limits.patience(due)
+        if now < self._until:
+            delay = min(limits.look(due), self._until - now)
+            self._timer = self._reactor.call_later(delay, self._timed_out)
+        elif due is Deadline.STALL:
+            self.abort(Stalled(f"the peer took none of its replies for {limits.stall_timeout:g} s"))
         else:
             self.leave()
 

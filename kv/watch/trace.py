@@ -13,7 +13,6 @@ import json
 import logging
 import selectors
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -70,7 +69,7 @@ class Trace:
 
     def __enter__(self) -> Self:
         if self._lines:
-            handler = LogHandler(2, sys.maxsize)
+            handler = LogHandler(2)
             handler.setFormatter(logging.Formatter("%(message)s"))  # `_line` escapes, and colours
             lines.addHandler(handler)
             self._undo.callback(lines.removeHandler, handler)
