@@ -125,10 +125,10 @@ class PublicKey:
         octets = decoded(line)
         start, end = len(shape.prefix), len(shape.prefix) + shape.size
         if octets[:start] != shape.prefix:
-            kind = f"one of {bits} bits and exponent {EXPONENT}"
-            raise Violation(f"the key does not begin as {kind} does in DER")
+            kind = f"one of {bits} bits with the exponent {EXPONENT}"
+            raise Violation(f"the key is not {kind}: its DER does not begin so")
         if octets[end:] != shape.suffix:
-            raise Violation(f"the key does not end with the exponent {EXPONENT} in DER")
+            raise Violation(f"the key's DER does not end with the exponent {EXPONENT}")
         if not octets[start] & 0x80:
             raise Violation(f"the modulus has fewer than {bits} bits")
         if not octets[end - 1] & 1:
