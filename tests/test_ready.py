@@ -7,9 +7,9 @@ import itertools
 
 import pytest
 
-from kv.protocol.cipher import PrivateKey
+from kv.protocol.cipher import PrivateKey, work
 from kv.protocol.conversation import ServerConversation, Service
-from kv.protocol.messages import Wire
+from kv.protocol.messages import FIXED_REPLIES, Wire
 from kv.protocol.ready import REMEMBERED, SHARE, cost
 from kv.protocol.store import Store
 
@@ -180,6 +180,20 @@ def test_an_error_of_our_own_closes_the_conversation_too(
     with pytest.raises(ArithmeticError):
         say(conversation, "GET a")
     assert len(service.store) == 0
+
+
+@pytest.mark.parametrize("bits", [128, 512, 1024, 2048, 4096])
+def test_a_block_costs_more_to_seal_than_to_open_and_more_the_larger_the_key(bits: int) -> None:
+    opening, sealing = work(bits)
+    assert 1 <= opening < sealing
+    assert all(more > less for more, less in zip(work(4 * bits), (opening, sealing), strict=True))
+
+
+def test_the_longest_message_is_the_longest_value_asked_for_with_the_longest_key() -> None:
+    service = Service(Wire(), SERVER, Store())
+    of_one_block = 0.001
+    longest = service.longest_message(of_one_block * len(FIXED_REPLIES))
+    assert 5 * of_one_block < longest < 10 * of_one_block
 
 
 def test_a_session_remembers_no_more_than_its_share_and_what_it_is_charged() -> None:
