@@ -19,6 +19,7 @@ from kv.net.owner import Limits
 from kv.process import affordable, serve
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Wire
+from kv.protocol.store import Store
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
 
@@ -92,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
     server.set_defaults(run=run_server, role_parser=server)
     option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")
     option(server, "--max-memory", octets, "256M", "OCTETS", "for what all clients store")
+    server.add_argument(
+        "--max-session-memory",
+        type=octets,
+        metavar="OCTETS",
+        help="for what one client stores (a quarter of --max-memory)",
+    )
     option(server, "--handshake-timeout", seconds, 10, "SECONDS", "from accept to CONNECT: OK")
     option(
         server,
@@ -181,7 +188,7 @@ def say(text: str) -> None:
 
 def opener(path: str, flags: int) -> int:
     """For `open`: a FIFO that nobody reads is an error, one that is not read on ends the trace."""
-    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+    return os.open(path, flags | os.O_NONBLOCK, 0o600)
 
 
 def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
@@ -207,8 +214,9 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
         stream=Limits(line_size=wire.line_size, stall_timeout=options.stall_timeout),
     )
     host, port = options.host, options.port
+    store = Store(options.max_memory, options.max_session_memory or options.max_memory // 4)
     try:
-        return serve(host, port, wire, settings, options.max_memory, options.shutdown_timeout)
+        return serve(host, port, wire, settings, store, options.shutdown_timeout)
     except OSError as error:
         reason = error.strerror or error
         log.error("cannot listen on %s port %d: %s", host, port, reason)

@@ -7,11 +7,13 @@ it by signals, which come at any moment: here each becomes a call in the loop's 
 import logging
 import resource
 import signal
+import sys
+import time
 from functools import partial
 
 from kv.net.listener import listen
 from kv.net.reactor import Reactor
-from kv.protocol.cipher import PrivateKey
+from kv.protocol.cipher import ARITHMETIC, PrivateKey
 from kv.protocol.conversation import Service
 from kv.protocol.messages import Wire
 from kv.protocol.store import Store
@@ -27,22 +29,27 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds within which a second signal is the first one arriving twice: whoever stops a process
 #: group sends SIGTERM to all of it, and `make`, which is one of them, passes its own on (29).
 SAME_REQUEST = 1.0
+#: Seconds of arithmetic that a turn of the loop is bounded to, unless one message takes more.
+LONG_TURN = 0.01
 #: Descriptors for everything but connections: standard ones, selector, listeners, and spare.
 RESERVED = 64
 
 
 def serve(
-    host: str, port: int, wire: Wire, settings: Settings, max_memory: int, shutdown_timeout: float
+    host: str, port: int, wire: Wire, settings: Settings, store: Store, shutdown_timeout: float
 ) -> int:
     """Serves until a signal comes; returns the exit status. Raises `OSError` if it cannot start.
 
-    `max_memory` is in octets, `shutdown_timeout` in seconds.
+    `shutdown_timeout` is in seconds.
 
     All that blocks is done before the reactor runs: making the key, resolving the name, and the
     imports that others make only when they are needed (27, 47).
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it asks for statistics, and there are none yet
-    service = Service(wire, PrivateKey.generate(wire.key_bits), Store(max_memory))
+    key = PrivateKey.generate(wire.key_bits)
+    started = time.perf_counter()
+    service = Service(wire, key, store)
+    longest = service.longest_message(time.perf_counter() - started)
     sockets = listen(host, port)
     reactor = Reactor()
     first_signal: float | None = None
@@ -69,6 +76,11 @@ def serve(
         # A mask is inherited, too, and what is blocked never comes: nobody could end this (45).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGUSR1})
         server = Server(reactor, service, settings, sockets)
+        log.info("arithmetic: %s", ARITHMETIC)
+        if longest > LONG_TURN:
+            log.warning("one message can take %.0f ms, and everybody waits (26)", longest * 1000)
+        if not sys.flags.hash_randomization:
+            log.warning("PYTHONHASHSEED=0: clients can choose keys that make the store slow")
         reactor.run()
         # What comes now is the same request, or comes too late: it must not change how this ends.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

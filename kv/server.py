@@ -75,6 +75,8 @@ class Connection:
             replies.append(b"")
             self.stream.write(b"\n".join(replies))
         if violation is not None:
+            for note in getattr(violation, "__notes__", ()):  # what the client said is its data
+                log.debug("%s: %s", self, note)
             self._drop("violation", str(violation))
         elif conversation.session is not session:
             self._session_changed()

@@ -104,7 +104,7 @@ def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> Non
     assert done.stdout == make(directory, "help").stdout
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     targets = {"help", "run-server", "run-client", "test", "lint", "clean"}
-    targets |= {"pitfalls", "demo", "simulate", "bench", "soak"}
+    targets |= {"pitfalls", "demo", "simulate", "bench", "soak", "fast"}
     variables = {"HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
     assert listed == targets | variables
 

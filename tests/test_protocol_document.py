@@ -15,7 +15,7 @@ import pytest
 import rsa
 
 from kv.errors import Violation
-from kv.protocol.cipher import PrivateKey, PublicKey
+from kv.protocol.cipher import EXPONENT, PrivateKey, PublicKey, form, key_line_size
 from kv.protocol.conversation import ClientConversation, ServerConversation, Service, opened
 from kv.protocol.messages import (
     FIXED_REPLIES,
@@ -160,12 +160,19 @@ def test_the_documents_bad_sealed_lines_are_refused_for_the_reason_given(
 def test_the_documents_bad_key_lines_are_refused_for_the_reason_given(
     entry: dict[str, str],
 ) -> None:
-    # The code counts the bits of a negative modulus, which are never the right number of bits of
-    # a positive one; the document calls the thing by its name.
-    why = {"the modulus is negative": "the modulus"}.get(entry["why"], entry["why"])
     with pytest.raises(Violation) as violation:
         PublicKey.from_line(entry["line"].encode(), 512)
-    assert why in str(violation.value)
+    assert entry["why"] in str(violation.value)
+
+
+def test_ones_own_key_line_is_refused_on_both_sides() -> None:
+    (key_line,) = entries("The server's key pair")
+    server = ServerConversation(service())
+    with pytest.raises(Violation, match="own"):
+        server.receive(key_line["line"].encode())
+    assert server.state is State.CLOSED
+    with pytest.raises(Violation, match="own"):
+        ClientConversation(Wire(), CLIENT).receive(CLIENT.public.to_line())
 
 
 @pytest.mark.parametrize("text", REFUSED_TEXTS, ids=json.dumps)
@@ -184,19 +191,18 @@ def test_the_block_shown_octet_by_octet_is_what_sealing_blue_starts_from() -> No
     shown = bytes.fromhex("".join(rows[1].split()))
     (line,) = (entry["line"] for entry in BY_THE_CLIENT if entry["text"] == "blue")
     sealed = int.from_bytes(base64.b64decode(line), "big")
-    assert pow(sealed, CLIENT.public.e, CLIENT.public.n).to_bytes(64, "big") == shown
+    assert pow(sealed, EXPONENT, CLIENT.public.n).to_bytes(64, "big") == shown
 
 
 def test_the_header_of_20_octets_turns_pkcs1_into_subject_public_key_info() -> None:
     (spki,) = (entry for entry in REFUSED_KEYS if entry["case"].startswith("SubjectPublicKeyInfo"))
-    shown = r"^    30 \(n\+18\)  (.*) 03 \(n\+1\) 00$"
-    header = re.search(shown, section("PKCS#1 and SubjectPublicKeyInfo"), re.MULTILINE)
-    assert header
-    pkcs1 = base64.b64decode(CLIENT.public.to_line())
-    octets = bytes([0x30, len(pkcs1) + 18, *bytes.fromhex(header[1]), 3, len(pkcs1) + 1, 0])
-    assert len(octets) == 20
-    assert octets + pkcs1 == base64.b64decode(spki["line"].encode())
-    assert octets[:2] == bytes.fromhex("30 5C") and octets[-3:] == bytes.fromhex("03 4B 00")
+    shown = re.search(
+        r"^    (30 [0-9A-F ]+)$", section("PKCS#1 and SubjectPublicKeyInfo"), re.MULTILINE
+    )
+    assert shown
+    header = bytes.fromhex(shown[1])
+    assert len(header) == 20
+    assert header + base64.b64decode(CLIENT.public.to_line()) == base64.b64decode(spki["line"])
 
 
 # --- the transcript ------------------------------------------------------------------------------
@@ -542,10 +548,10 @@ def test_the_longest_text_fills_no_more_than_a_line() -> None:
     assert len(CLIENT.seal(b"x" * 266)) + 1 > Wire().line_size
 
 
-def test_the_longest_key_line_is_as_long_as_stated() -> None:
+def test_a_key_line_is_as_long_as_stated() -> None:
     stated = re.search(r"(\d+) octets with its LF\.", section("9. Limits").replace("\n", " "))
     assert stated
-    assert int(stated[1]) == len(PublicKey(2**512 - 1, 2**32 - 1).to_line()) + 1
+    assert int(stated[1]) == len(CLIENT.public.to_line()) + 1 == key_line_size(512)
 
 
 def test_the_key_of_74_octets_begins_and_ends_as_shown() -> None:
@@ -555,6 +561,25 @@ def test_the_key_of_74_octets_begins_and_ends_as_shown() -> None:
     assert len(octets) == 74
     assert octets.startswith(sequence + modulus) and len(sequence + modulus) == 5
     assert octets.endswith(exponent) and len(exponent) == 5
+    assert form(512).prefix == sequence + modulus and form(512).suffix == exponent
+
+
+@pytest.mark.parametrize("bits", [1024, 2048])
+def test_larger_keys_begin_as_shown(bits: int) -> None:
+    text = section("3. Key exchange").replace("\n", " ")
+    shown = re.search(rf"{bits} bits(?: begins)? `([0-9A-F ]+)`", text)
+    assert shown
+    assert form(bits).prefix == bytes.fromhex(shown[1])
+
+
+@pytest.mark.parametrize("bits", [128, 512, 1008, 1016, 1024, 2048, 4096])
+def test_a_key_line_is_what_a_library_makes(bits: int) -> None:
+    n = 1 << bits - 1 | 1
+    octets = rsa.PublicKey(n, EXPONENT).save_pkcs1("DER")
+    line = PublicKey(n, form(bits)).to_line()
+    assert base64.b64decode(line) == octets
+    assert len(line) + 1 == key_line_size(bits)
+    assert PublicKey.from_line(line, bits).n == n
 
 
 if __name__ == "__main__":

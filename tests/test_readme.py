@@ -46,7 +46,7 @@ def options(role: str) -> dict[str, argparse.Action]:
 
 def test_the_servers_options_and_defaults_are_those_of_the_table() -> None:
     table = dict(re.findall(r"^\| `(--[a-z-]+) [A-Z]+` \| (\S+) \|", README, re.M))
-    others = {"--trace", "--trace-file"}
+    others = {"--trace", "--trace-file", "--max-session-memory"}
     assert table == {n: str(a.default) for n, a in options("server").items() if n not in others}
     assert all(f"`{name}" in README for name in others)
 

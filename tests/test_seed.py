@@ -70,11 +70,16 @@ def test_each_client_has_a_key_of_its_own(peer: MakePeer) -> None:
     assert (one.ask("GET x"), two.ask("GET x")) == ("one", "two")
 
 
-@pytest.mark.parametrize("exponent", [3, 17, 2**32 - 1])
-def test_a_key_may_have_any_odd_exponent_of_32_bits(connect: MakePeer, exponent: int) -> None:
+def test_the_servers_own_key_is_no_key_for_a_client(connect: MakePeer, peer: MakePeer) -> None:
+    """Or else lines that the server has sealed for others would be messages, without any key."""
+    other = peer()
+    assert other.ask("PUT x", "CONNECT nobody") == "PUT: OK"
+    other.send_text("GET x")
+    sealed_by_the_server = other.read_line()
+    assert other.server_key
     client = connect()
-    client.send_raw(to_line(der_public_key(KEY.n, exponent)))
-    client.read_key()
+    client.send_raw(to_line(der_public_key(*other.server_key)) + sealed_by_the_server)
+    assert_dropped(client)
 
 
 @pytest.mark.parametrize("name", BAD_KEY_LINES)

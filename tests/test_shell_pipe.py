@@ -624,7 +624,7 @@ def test_a_server_whose_key_line_is_none_is_left_and_is_status_3(
     out, notices, _ = client.end()
     assert out == ""
     assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
-    assert "504 bits, not 512" in notices
+    assert "not one of 512 bits" in notices
 
 
 def test_a_server_that_never_replies_is_left_after_the_timeout_with_status_3(

@@ -1,12 +1,12 @@
-"""The account of memory, and what a session remembers."""
+"""The account of memory."""
 
 import pytest
 from house import house
 
 from kv.protocol.cipher import PrivateKey
-from kv.protocol.conversation import SEALING, ServerConversation, Service
+from kv.protocol.conversation import ServerConversation, Service
 from kv.protocol.messages import Wire
-from kv.protocol.store import ENTRY, REMEMBERED, SESSION, SHARE, SWEEP, Session, Store
+from kv.protocol.store import ENTRY, SESSION, SWEEP, Session, Store
 
 CLIENT = PrivateKey.generate()
 SERVER = PrivateKey.generate()
@@ -73,6 +73,19 @@ def test_a_full_store_lets_values_shrink_and_go() -> None:
     assert session.put("j", "5678")
 
 
+def test_no_session_takes_more_than_its_share() -> None:
+    store = Store(capacity=100_000, share=25_000)
+    greedy = begin(store, "greedy")
+    number = 0
+    while greedy.put(f"key {number}", "v" * 200):
+        number += 1
+    assert 24_000 < greedy.charged <= 25_000
+    assert greedy.put("key 0", "v" * 200) and not greedy.put("key 0", "v" * 2000)
+    assert begin(store, "other").put("k", "v" * 200)
+    greedy.delete("key 1")
+    assert greedy.put("key 1", "v" * 200)
+
+
 def test_the_key_of_a_put_is_charged_while_its_value_is_awaited() -> None:
     store = Store()
     session = begin(store)
@@ -102,21 +115,26 @@ def test_when_a_sixteenth_was_given_back_what_is_left_is_copied_a_bucket_with_ea
     session, other = begin(store), begin(store, "other")
     for number in range(200):
         session.put(f"key {number}", f"value {number}")
-    session.sealed.keep("key 0", b"x", 1)
+    session.remember("key 0", b"line", b"reply")
+    kept_lines = [octets for item in session.answers.items() for octets in item]
     kept = [text for item in session.values.items() for text in item]  # at their addresses
-    before = set(map(id, kept))
+    before = {*map(id, kept), *map(id, kept_lines)}
     for number in range(200):
         other.put(f"key {number}", "v" * 200)
     for number in range(200):
         other.delete(f"key {number}")
     puts = 0
-    while before & {id(text) for item in session.values.items() for text in item}:
+    while before & {
+        id(text) for item in [*session.values.items(), *session.answers.items()] for text in item
+    }:
         other.put("k", "v")
         puts += 1
         assert puts < 100
     assert puts >= session.values.buckets > 1
     assert dict(session.values) == {f"key {n}": f"value {n}" for n in range(200)}
-    assert not session.sealed and store.remembered == 0
+    assert session.answers == {b"line": b"reply"} and store.remembered
+    session.delete("key 0")
+    assert not session.answers and not store.remembered
 
 
 def test_a_copying_survives_sessions_that_shrink_and_end_meanwhile() -> None:
@@ -173,71 +191,3 @@ def test_the_loop_forgets_large_sessions_in_turns_and_comes_to_rest() -> None:
             h.reactor.turn()
             before, left = left, sum(table.buckets for table in tables)
             assert before - left <= 2 * SWEEP  # two were closed in one turn, at the most
-
-
-def test_a_value_is_sealed_once(service: Service) -> None:
-    conversation, _ = talk(service, "CONNECT alice", "PUT colour", "blue")
-    assert say(conversation, "GET colour") == "blue"
-    assert conversation.work > SEALING
-    assert say(conversation, "GET colour") == "blue"
-    assert conversation.work == 1
-
-
-def test_a_line_is_opened_once_a_session(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    conversation, _ = talk(service, "CONNECT alice", "GET a")
-    with monkeypatch.context() as patch:
-        patch.setattr("kv.protocol.conversation.opened", None)
-        assert say(conversation, "GET a") == "GET: ERROR"
-    other, _ = talk(service, "CONNECT bob")
-    with monkeypatch.context() as patch, pytest.raises(TypeError):
-        patch.setattr("kv.protocol.conversation.opened", None)
-        say(other, "GET a")
-
-
-@pytest.mark.parametrize("change", [("PUT colour", "red"), ("DELETE colour",)])
-def test_a_changed_value_is_sealed_anew(service: Service, change: tuple[str, ...]) -> None:
-    conversation, _ = talk(service, "CONNECT alice", "PUT colour", "blue", "GET colour", *change)
-    assert say(conversation, "GET colour") == ("red" if len(change) == 2 else "GET: ERROR")
-
-
-def test_a_value_that_reads_like_a_remembered_command_is_still_a_value(service: Service) -> None:
-    conversation, _ = talk(service, "CONNECT alice", "GET a", "PUT a", "GET a")
-    assert say(conversation, "GET a") == "GET a"
-
-
-def test_a_session_remembers_no_more_than_its_share(service: Service) -> None:
-    session = begin(service.store)
-    most = 0
-    for number in range(2 * SHARE // REMEMBERED):
-        session.opened.keep(b"%d" % number, ("GET", str(number)), 2 * len(str(number)))
-        most = max(most, session.opened.charged)
-        cost = sum(REMEMBERED + len(line) + len(key) for line, (_, key) in session.opened.items())
-        assert session.opened.charged == cost == service.store.remembered
-    assert SHARE / 2 < most <= SHARE
-
-
-def test_new_commands_do_not_make_a_session_forget_its_sealed_values(service: Service) -> None:
-    conversation, _ = talk(service, "CONNECT alice", "PUT k", "v", "GET k")
-    session = conversation.session
-    assert session is not None
-    for number in range(2 * SHARE // REMEMBERED):
-        session.opened.keep(b"%d" % number, ("GET", str(number)), 10)
-    assert say(conversation, "GET k") == "v"
-    assert conversation.work < SEALING
-    assert list(session.sealed) == ["k"]
-
-
-def test_all_sessions_together_remember_no_more_than_an_eighth_of_the_setting() -> None:
-    store = Store(capacity=800_000)
-    sessions = [begin(store, str(number)) for number in range(100)]
-    for number in range(100):
-        for session in sessions:
-            session.sealed.keep(str(number), b"x" * 88, 88)
-            assert store.remembered <= 100_000
-    assert store.remembered > 50_000
-    late = begin(store, "late")
-    late.sealed.keep("k", b"x" * 88, 88)
-    assert late.sealed  # however greedy the others were
-    for session in [*sessions, late]:
-        store.end(session)
-    assert store.remembered == 0

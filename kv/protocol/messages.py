@@ -8,10 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kv.errors import TextError, Violation
-from kv.protocol.cipher import OVERHEAD, PublicKey, block_size
+from kv.protocol.cipher import LARGEST, OVERHEAD, key_line_size
 
 
-class State(StrEnum):
+class Word(StrEnum):
+    """An enum to look things up by: its members are hashed as the strings that they are.
+
+    `Enum` has a hash function in Python, which takes longer than the look-up itself.
+    """
+
+    __hash__ = str.__hash__
+
+
+class State(Word):
     """Where a conversation stands, seen from the server."""
 
     AWAITING_KEY = "AWAITING_KEY"
@@ -21,7 +30,7 @@ class State(StrEnum):
     CLOSED = "CLOSED"
 
 
-class Message(StrEnum):
+class Message(Word):
     """What a client's line can be; in AWAITING_PUT_VALUE every text is a VALUE."""
 
     KEY = "key line"
@@ -33,7 +42,7 @@ class Message(StrEnum):
     DISCONNECT = "DISCONNECT"
 
 
-class Reply(StrEnum):
+class Reply(Word):
     """What the server's line can be. The texts of the first eight are fixed."""
 
     CONNECT_OK = "CONNECT: OK"
@@ -106,23 +115,24 @@ WITH_ARGUMENT = {
 class Wire:
     """The two sizes that both ends must agree on, in bits, and what follows from them.
 
-    Raises `ValueError` if a key line or a block of one octet of text would not fit in a line.
+    Raises `ValueError`, at once, for what cannot be used: a key that takes minutes to make, or a
+    line in which a key line or one of the fixed replies does not fit.
     """
 
     key_bits: int = 512
     receive_buffer_size: int = 4096
 
     def __post_init__(self) -> None:
-        if self.key_bits % 8 or self.key_bits < 128:
-            raise ValueError(f"a key of {self.key_bits} bits: use a multiple of 8 from 128 up")
-        fits = self.key_bits < self.receive_buffer_size  # or it is not even worth the arithmetic
-        if fits:
-            longest_key = PublicKey(2**self.key_bits - 1, 2**32 - 1).to_line()
-            fits = len(longest_key) < self.line_size and self.text_size > 0
-        if not fits:
+        if self.key_bits % 8 or not 128 <= self.key_bits <= LARGEST:
             raise ValueError(
-                f"a key of {self.key_bits} bits does not fit in a line under a receive buffer of"
-                f" {self.receive_buffer_size} bits: use a smaller key or a larger buffer"
+                f"a key of {self.key_bits} bits: use a multiple of 8 from 128 to {LARGEST}"
+            )
+        longest = max(map(len, FIXED_REPLIES))
+        if key_line_size(self.key_bits) > self.line_size or self.text_size < longest:
+            raise ValueError(
+                f"a key of {self.key_bits} bits, or a text of {longest} characters under it, does"
+                f" not fit in a line under a receive buffer of {self.receive_buffer_size} bits: use"
+                " a smaller key or a larger buffer"
             )
 
     @property
@@ -133,12 +143,16 @@ class Wire:
     @property
     def text_size(self) -> int:
         """The characters of the longest text."""
-        size = block_size(self.key_bits)
-        return (self.line_size - 1) // 4 * 3 // size * (size - OVERHEAD)
+        return self.blocks_of_text * (self.key_bits // 8 - OVERHEAD)
+
+    @property
+    def blocks_of_text(self) -> int:
+        """The RSA blocks of the longest text."""
+        return (self.line_size - 1) // 4 * 3 // (self.key_bits // 8)
 
     def blocks(self, line: bytes) -> int:
         """The number of RSA blocks in a sealed line."""
-        return len(line) // 4 * 3 // block_size(self.key_bits)
+        return len(line) // 4 * 3 * 8 // self.key_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +214,19 @@ def checked(what: str, text: str, shortest: int, longest: int) -> str:
 
 
 def parse(text: str) -> tuple[Message, str]:
-    """The command that `text` is and its argument; raises `Violation`."""
+    """The command that `text` is and its argument; raises `Violation`.
+
+    What the violation says can be logged: the text, which is the client's, stands in a note to it.
+    """
     verb, _, argument = text.partition(" ")
     message = WITH_ARGUMENT.get(verb)
     if message and argument:
         return message, argument
     if text == Message.DISCONNECT.value:
         return Message.DISCONNECT, ""
-    raise Violation(f"{shortened(text)} is not a command")
+    violation = Violation("a text that is not a command")
+    violation.add_note(f"the text was {shortened(text)}")
+    raise violation
 
 
 def shortened(text: str) -> str:

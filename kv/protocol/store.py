@@ -19,68 +19,23 @@ forgotten at once but a few buckets at a time: with each text that comes, and by
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
+from kv.protocol.ready import Answers, Memory
 from kv.protocol.table import Table
 
 #: Octets charged for an entry besides its key and value.
 ENTRY = 192
 #: Octets charged for a session besides its client id.
 SESSION = 640
-#: Octets charged for a remembered line besides its own and those of what it stands for.
-REMEMBERED = 320
 #: Buckets to forget at a time, some 100 µs.
 SWEEP = 64
-#: What one session may remember, in octets, of lines opened, and as much of lines sealed: some
-#: 300 of each.
-SHARE = 128 * 1024
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Remembered(dict[K, V]):
-    """Lines that one session remembers, charged to an account that all sessions share."""
-
-    __slots__ = ("charged", "store")
-
-    def __init__(self, store: "Store") -> None:
-        super().__init__()
-        self.store = store
-        self.charged = 0
-
-    def keep(self, key: K, value: V, octets: int) -> None:
-        """Keeps an entry of so many octets; when the session's share is full, begins anew."""
-        self.store.tidy()
-        share = self.store.share()
-        if self.charged + REMEMBERED + octets > share:
-            self.clear()
-        if REMEMBERED + octets <= share:
-            self[key] = value
-            self._charge(REMEMBERED + octets)
-
-    def forget(self, key: K, octets: int) -> None:
-        """Forgets an entry of so many octets."""
-        del self[key]
-        self._charge(-REMEMBERED - octets)
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        super().clear()
-        self._charge(-self.charged)
-
-    def _charge(self, octets: int) -> None:
-        self.charged += octets
-        self.store.remembered += octets
-        self.store.freed += max(0, -octets)
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """What one connected client has stored, and lines of its that need not be computed again.
+    """What one connected client has stored, and the answers that are ready for it.
 
-    `opened` has the commands in lines that this client has sent, `sealed` the lines that carry
-    its values, by their keys. They never outlive the value or the session that they belong to.
+    An answer never outlives the value and the session that it belongs to.
     """
 
     store: "Store"
@@ -88,22 +43,24 @@ class Session:
     charged: int  # to the store's account, for this session and all it holds
     values: Table = field(default_factory=Table)
     pending: str = ""  # the key of a PUT whose value is awaited; a key is never empty
-    opened: Remembered[bytes, Any] = field(init=False)
-    sealed: Remembered[str, bytes] = field(init=False)
+    answers: Answers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.opened = Remembered(self.store)
-        self.sealed = Remembered(self.store)
+        self.answers = Answers(self.store.memory)
 
     def put(self, key: str, value: str) -> bool:
-        """Stores `value`; False, and nothing changes, if the account has no room for it."""
+        """Stores `value`; False, and nothing changes, if there is no room for it.
+
+        A session has its own limit besides everybody's, so that no client can take all the room.
+        """
         old = self.values.get(key)
         cost = len(value) - len(old) if old is not None else ENTRY + len(key) + len(value)
-        if cost > 0 and self.store.used + cost > self.store.capacity:
+        store = self.store
+        if cost > 0 and (store.used + cost > store.capacity or self.charged + cost > store.share):
             return False
         self._charge(cost)
         self.values[key] = value
-        self._forget_sealed(key)
+        self.answers.forget(key)
         if old is not None:
             self.store.freed += ENTRY // 2 + len(old)
         self.store.tidy()
@@ -115,7 +72,12 @@ class Session:
         if value is None:
             return
         self._charge(-(ENTRY + len(key) + len(value)))
-        self._forget_sealed(key)
+        self.answers.forget(key)
+
+    def remember(self, key: str, line: bytes, reply: bytes) -> None:
+        """Remembers that `line` asks for `key`, and that `reply` answers it."""
+        self.answers.keep(key, line, reply)
+        self.store.tidy()
 
     def await_value(self, key: str) -> None:
         """Keeps the key of a PUT until `take_pending`."""
@@ -128,11 +90,6 @@ class Session:
         self._charge(-len(key))
         return key
 
-    def _forget_sealed(self, key: str) -> None:
-        line = self.sealed.get(key)
-        if line is not None:
-            self.sealed.forget(key, len(line))
-
     def _charge(self, octets: int) -> None:
         self.charged += octets
         self.store.used += octets
@@ -144,28 +101,27 @@ class Store:
 
     `capacity` and `used` are in octets of the account. Sessions are always admitted (how many
     there can be is the server's limit); it is values that are refused when the account is full.
-    Remembered lines may take an eighth of `capacity` besides.
+    Ready answers may take an eighth of `capacity` besides. One session may take `share` octets of
+    the account; without one, all of it.
     """
 
-    def __init__(self, capacity: int = 256 * 1024 * 1024) -> None:
+    def __init__(self, capacity: int = 256 * 1024 * 1024, share: int | None = None) -> None:
         self.capacity = capacity
+        self.share = capacity if share is None else share
         self.used = 0
-        self.remembered = 0
+        self.memory = Memory(capacity // 8)
         self.freed = 0  # octets given back since the last copying began
         self._copying: Iterator[None] = iter(())
         self._ended: list[Table] = []  # of large sessions, to be forgotten bit by bit
         self.sessions: dict[str, Session] = {}
 
+    @property
+    def remembered(self) -> int:
+        """What all ready answers together are charged, in octets."""
+        return self.memory.used
+
     def __len__(self) -> int:
         return len(self.sessions)
-
-    def share(self) -> int:
-        """What one session may remember now of each kind, in octets.
-
-        An eighth of what is left: so something is always left for those who come later, however
-        many sessions there are and whatever they do.
-        """
-        return min(SHARE, (self.capacity // 8 - self.remembered) // 8)
 
     def begin(self, client_id: str) -> Session | None:
         """A new, empty session; None if the id is in use."""
@@ -174,12 +130,13 @@ class Store:
         cost = SESSION + len(client_id)
         session = self.sessions[client_id] = Session(self, client_id, cost)
         self.used += cost
+        self.memory.sessions += 1
         return session
 
     def end(self, session: Session) -> None:
         """Forgets the session and its data; the id is free and the account credited at once."""
-        session.opened.clear()
-        session.sealed.clear()
+        session.answers.clear()
+        self.memory.sessions -= 1
         if session.values.buckets > SWEEP:
             self._ended.append(session.values)
         session.values = Table()
@@ -202,18 +159,18 @@ class Store:
             self.sweep(1)
         for _ in self._copying:
             return
-        if self.freed > self.capacity // 16:
-            self.freed = 0
+        if self.freed + self.memory.freed > self.capacity // 16:
+            self.freed = self.memory.freed = 0
             self._copying = self._copy()
 
     def _copy(self) -> Iterator[None]:
-        """Copies all that is stored, and forgets all that is remembered, bit by bit."""
+        """Copies all that is stored, and all that is remembered, bit by bit."""
         for client_id in list(self.sessions):
             session = self.sessions.get(client_id)
             if session is None:  # it has ended meanwhile
                 continue
-            session.opened.clear()
-            session.sealed.clear()
+            session.answers.copy_all()
+            yield
             number = 0
             while number < session.values.buckets:  # there may be fewer each time
                 session.values.copy_bucket(number)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kv.protocol.cipher import OVERHEAD, PrivateKey, block_size
+from kv.protocol.cipher import OVERHEAD, PrivateKey, form
 
 
 @dataclass
@@ -27,7 +27,7 @@ def grow(keys: tuple[int, ...], seconds: float, progress: Callable[[], None]) ->
     for bits in keys:
         key = PrivateKey.generate(bits)
         for blocks in range(1, 6 if bits == keys[0] else 2):
-            size = blocks * (block_size(bits) - OVERHEAD)
+            size = blocks * (form(bits).size - OVERHEAD)
             texts = [(b"%04d" % number).ljust(size, b"x") for number in range(50)]
             lines = [key.seal(text) for text in texts]
             opening = timed(key.public.open, lines, seconds)
@@ -51,7 +51,7 @@ def report(costs: list[Cost]) -> str:
     """As text."""
     lines = ["what a text costs, µs          octets  to open  to seal"]
     for cost in costs:
-        size = cost.blocks * (block_size(cost.bits) - OVERHEAD)
+        size = cost.blocks * (form(cost.bits).size - OVERHEAD)
         blocks = "1 block" if cost.blocks == 1 else f"{cost.blocks} blocks"
         lines.append(
             f"  {cost.bits:5,} bits, {blocks:8} {size:13,}"

@@ -19,14 +19,14 @@ from binascii import b2a_base64
 
 import rsa.prime
 
-from kv.protocol.cipher import OVERHEAD, PublicKey, block_size
+from kv.protocol.cipher import EXPONENT, OVERHEAD, PublicKey, form
 from kv.protocol.messages import Wire
 
 WIRE = Wire()
-BLOCK = block_size(WIRE.key_bits)
+FORM = form(WIRE.key_bits)
+BLOCK = FORM.size
 #: Octets of a line that carries one block, LF included.
 WIDTH = (BLOCK + 2) // 3 * 4 + 1
-EXPONENT = 65537
 PRIMES = 8
 
 
@@ -38,7 +38,7 @@ class Sealer:
         while math.prod(primes).bit_length() != WIRE.key_bits:
             primes = [_prime(WIRE.key_bits // PRIMES) for _ in range(PRIMES - 1)]
             primes.append(_prime(WIRE.key_bits - math.prod(primes).bit_length()))
-        self.public = PublicKey(math.prod(primes), EXPONENT)
+        self.public = PublicKey(math.prod(primes), FORM)
         self.key_line = self.public.to_line() + b"\n"
         # For each prime p: the exponent modulo p - 1, and the multiple of all other primes that
         # is 1 modulo p.

@@ -28,6 +28,7 @@ from wire import KEY
 from kv.net.reactor import Reactor
 from kv.process import serve
 from kv.protocol.messages import Wire
+from kv.protocol.store import Store
 from kv.server import Server, Settings
 
 from .pitfall import Failure, Pitfall
@@ -141,7 +142,7 @@ class TestTwice(Pitfall):
             client.sendall(KEY.line + KEY.seal(b"CONNECT alice") + KEY.seal(b"GET k") * 200)
             client.shutdown(socket.SHUT_WR)
             try:
-                status = serve("", 0, Wire(), Settings(), 1 << 20, 5)
+                status = serve("", 0, Wire(), Settings(), Store(1 << 20), 5)
             except SystemExit as end:
                 status = end.code
                 Told.accepted.close()  # as the end of the process does

@@ -14,9 +14,11 @@ from unittest import mock
 import kv.server
 from kv.net.listener import RETRY
 from kv.net.stream import Phase
-from kv.protocol.store import ENTRY, REMEMBERED, SESSION
+from kv.protocol.ready import REMEMBERED
+from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
+from .model import meaning_of
 from .watched import WatchedConnection, WatchedStream
 
 if TYPE_CHECKING:
@@ -72,13 +74,9 @@ class Watch:
                 for session in store.sessions.values()
             )
             lines = sum(
-                REMEMBERED + len(line) + len(argument)
+                REMEMBERED + len(str(meaning_of(line)).removeprefix("GET ")) + len(line + reply)
                 for session in store.sessions.values()
-                for line, (_, argument) in session.opened.items()
-            ) + sum(
-                REMEMBERED + len(line)
-                for session in store.sessions.values()
-                for line in session.sealed.values()
+                for line, reply in session.answers.items()
             )
             if lines != store.remembered or lines > store.capacity // 8:
                 raise Failure(f"{store.remembered} octets charged for lines, {lines} kept")

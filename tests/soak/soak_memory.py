@@ -143,11 +143,9 @@ def remembered_lines(store: Store) -> None:
         for session in sessions:
             for number in itertools.islice(numbers, 40):
                 line = text(number, size)
-                session.opened.keep(line.encode(), ("GET", line[: size // 2]), size + size // 2)
-                session.sealed.keep(line, line.encode(), size)
+                session.remember(line[: size // 2] + str(number), line.encode(), line.encode())
         for session in (s for number, s in enumerate(sessions) if number % KEEP):
-            session.opened.clear()
-            session.sealed.clear()
+            session.answers.clear()
 
 
 def begin(store: Store) -> Session:
