@@ -18,14 +18,14 @@ from kv.net.log import PEERS
 from kv.net.owner import Limits, Stalled
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
-from kv.net.turns import Turns
+from kv.net.turns import BUDGET, QUANTUM, UNSENT, Turns
 from kv.protocol.conversation import ServerConversation, Service
 
 log = logging.getLogger("kv")
 peers = logging.getLogger(PEERS)
 
 #: Units of work that accepting a connection is.
-ACCEPTING = 4
+ACCEPTING = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,9 @@ class Settings:
     max_connections: int = 10_000
     handshake_timeout: float = 10.0
     idle_timeout: float = 3600.0
+    quantum: int = QUANTUM  # µs of work for one client at a time,
+    budget: int = BUDGET  # and for all in one turn of the loop
+    unsent: int = UNSENT  # octets of replies that all clients together may leave unsent
     stream: Limits = field(default_factory=Limits)
 
 
@@ -179,7 +182,7 @@ class Server:
         self.connections: dict[Connection, None] = {}  # a set that keeps its order
         self.drops: Counter[str] = Counter()  # by kind of reason
         self.cut_short = 0  # connections that a stop ended before all was answered and delivered
-        self.turns = Turns(reactor)
+        self.turns = Turns(reactor, settings.quantum, settings.budget, settings.unsent)
         self._started = reactor.time()
         self._total = 0
         self._pauses = 0

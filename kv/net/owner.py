@@ -4,7 +4,7 @@ Only the contract lives here: no behaviour.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -59,10 +59,6 @@ class Limits:
     stall_timeout: float = 60.0  # for the peer to take anything that waits for it
     linger_timeout: float = 2.0  # for the peer to end its side after we ended ours
     linger_size: int = 1024 * 1024  # octets thrown away meanwhile; also the cap of `finish`
-    most: int = field(init=False)  # lines at a time, such that replies cannot exceed high_water
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "most", 1 + self.high_water // self.line_size)
 
     def patience(self, due: Deadline) -> float:
         """Seconds that a peer may acknowledge nothing while `due` is waited for."""

@@ -21,6 +21,7 @@ owner calls never calls it back: it changes states, and the stream does the rest
 import logging
 import socket
 from collections.abc import Iterator
+from itertools import islice
 from operator import length_hint
 
 from kv.net import tcp
@@ -36,7 +37,7 @@ from kv.net.directions import (
     interest,
     over,
 )
-from kv.net.lines import Lines
+from kv.net.lines import BATCH, Lines
 from kv.net.owner import Limits, Owner, Stalled, Told
 from kv.net.reactor import READ, WRITE, Reactor, Timer
 from kv.net.turns import Turns
@@ -53,8 +54,8 @@ class Stream:
 
     __slots__ = (
         *("_allowance", "_backlog", "_deadline", "_error", "_full", "_limits", "_lines", "_mark"),
-        *("_owner", "_reactor", "_registration", "_running", "_settled", "_sock", "_timer"),
-        *("_told", "_turns", "_unsent", "_until"),
+        *("_owner", "_reactor", "_registration", "_running", "_scarce", "_settled"),
+        *("_sock", "_timer", "_told", "_turns", "_unsent", "_until"),
         *("heard", "holds", "incoming", "outgoing", "received", "sent", "undelivered"),
     )
 
@@ -72,6 +73,7 @@ class Stream:
         self._owner = owner
         self._limits = limits
         self._turns = turns
+        self._scarce = limits.high_water < BATCH * limits.line_size
         self._lines = Lines(limits.line_size)
         self._unsent: bytes | bytearray = b""  # a bytearray once the kernel took only a part
         self._full = False  # the kernel did not take it all: it says when it has room
@@ -258,14 +260,12 @@ class Stream:
 
     def _hand_over(self, lines: Iterator[bytes]) -> None:
         """Hands lines to the owner, as many as its share of this turn allows."""
-        turns, limits = self._turns, self._limits
-        share = turns.share
-        share = min(share, limits.most)
-        if turns.unsent:  # replies to so many lines fit in what may be left unsent
+        turns, allowed = self._turns, lines
+        if turns.unsent or self._scarce:  # replies to so many lines fit in what may be left unsent
             room = max(0, self._high_water() - len(self._unsent))
-            share = min(share, 1 + room // limits.line_size)
+            allowed = islice(lines, 1 + room // self._limits.line_size)
         self.heard = self._reactor.woken
-        turns.left -= self._owner.lines_received(lines, share)
+        turns.left -= self._owner.lines_received(allowed, turns.share)
         if length_hint(lines) or self._lines.rest:
             self._settled = False  # what is left waits for the next turn
         elif self._lines.too_long:

@@ -22,10 +22,10 @@ from typing import Protocol
 
 from kv.net.reactor import Reactor
 
-#: Units of work that one stream may do at a time: 1 ms, if a unit is about 15 µs.
-QUANTUM = 64
+#: Units of work that one stream may do at a time: 1 ms, if a unit is about 1 µs.
+QUANTUM = 1_000
 #: Units of work in one turn of the loop for all together: 10 ms.
-BUDGET = 640
+BUDGET = 10_000
 #: Octets of replies that all peers together may leave unsent.
 UNSENT = 32 * 1024 * 1024
 

@@ -226,15 +226,15 @@ def key_line_size(bits: int) -> int:
 
 
 def work(bits: int) -> tuple[int, int]:
-    """What one block costs to open and to seal, in units of about 15 µs, at least 1.
+    """What one block costs to open and to seal, in units of about 1 µs, at least 1.
 
-    A unit is one block opened at 512 bits in pure Python. The public exponent takes as many steps
-    whatever the size; a step's cost grows nearly as the square of it. The private one takes a step
-    for each bit. The figures were measured from 512 to 4096 bits, each block's check included.
+    The public exponent takes as many steps whatever the size; a step's cost grows nearly as the
+    square of it. The private one takes a step for each bit. The figures were measured from 512 to
+    4096 bits, each block's check included.
     """
     ratio = bits / 512
     if gmpy2 is None:
-        opening, sealing = ratio**1.75, 17 * ratio**2.5
+        opening, sealing = 15 * ratio**1.75, 255 * ratio**2.5
     else:
-        opening, sealing = 0.2 * ratio**1.6, 3.3 * ratio**2.35
+        opening, sealing = 3 * ratio**1.6, 50 * ratio**2.35
     return max(1, round(opening)), max(1, round(sealing))

@@ -51,7 +51,7 @@ class Service:
     lines can be remembered, too, but by the session that they belong to: a memory shared between
     sessions would tell one client, by timing, what another has stored.
 
-    `opening` and `sealing` are the work of one block, in units of about 15 µs (26).
+    `opening` and `sealing` are the work of one block, in units of about 1 µs (26).
     """
 
     def __init__(self, wire: Wire, key: PrivateKey, store: Store) -> None:
@@ -78,7 +78,7 @@ class ServerConversation:
         self._service = service
         self._peer: PublicKey | None = None
         self.client_id = ""  # empty until CONNECT: OK; stays when the session is gone
-        self.work = 0  # what the last call took, in units of about 15 µs; at least one a line
+        self.work = 0  # what the last call took, in units of about 1 µs; at least one a line
         self.session: Session | None = None
         self.state = State.AWAITING_KEY
 

@@ -16,6 +16,7 @@ import socketserver
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from kv.errors import Violation
@@ -23,6 +24,8 @@ from kv.protocol.cipher import PrivateKey
 from kv.protocol.conversation import ServerConversation, Service
 from kv.protocol.messages import State, Wire
 from kv.protocol.store import Store
+
+from .forty import Forty
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
@@ -41,7 +44,7 @@ UVLOOP = "uvloop"
 def names() -> list[str]:
     """The servers that can run here, the real one first."""
     found = [OURS, *COMPETITORS]
-    return found if importlib.util.find_spec(UVLOOP) else [n for n in found if n != UVLOOP]
+    return found if importlib.util.find_spec(UVLOOP) else [n for n in found if UVLOOP not in n]
 
 
 # --- The core, as all competitors share it --------------------------------------------------
@@ -69,6 +72,10 @@ class Peer:
                 break
         return b"".join(replies)
 
+    def close(self) -> None:
+        """The connection is gone."""
+        self.conversation.close()
+
     @property
     def closed(self) -> bool:
         """After DISCONNECT or a violation."""
@@ -81,8 +88,8 @@ class Peer:
 class AsyncioProtocol(asyncio.Protocol):
     """What asyncio is fastest with: callbacks, no coroutine per connection."""
 
-    def __init__(self, service: Service) -> None:
-        self.peer = Peer(service)
+    def __init__(self, peer: "Peer | Forty") -> None:
+        self.peer = peer
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
@@ -93,12 +100,12 @@ class AsyncioProtocol(asyncio.Protocol):
             self.transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.peer.conversation.close()
+        self.peer.close()
 
 
-async def serve_protocol(service: Service) -> None:
+async def serve_protocol(peer: Callable[[], "Peer | Forty"]) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: AsyncioProtocol(service), HOST, 0, backlog=BACKLOG)
+    server = await loop.create_server(lambda: AsyncioProtocol(peer()), HOST, 0, backlog=BACKLOG)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -120,7 +127,11 @@ async def serve_streams(service: Service) -> None:
 
 
 def run_protocol(service: Service) -> None:
-    asyncio.run(serve_protocol(service))
+    asyncio.run(serve_protocol(lambda: Peer(service)))
+
+
+def run_forty(_: Service) -> None:
+    asyncio.run(serve_protocol(Forty))
 
 
 def run_streams(service: Service) -> None:
@@ -128,10 +139,18 @@ def run_streams(service: Service) -> None:
 
 
 def run_uvloop(service: Service) -> None:
-    import uvloop  # noqa: PLC0415 (only this competitor needs it)
+    run_on_uvloop(lambda: Peer(service))
+
+
+def run_forty_on_uvloop(_: Service) -> None:
+    run_on_uvloop(Forty)
+
+
+def run_on_uvloop(peer: Callable[[], "Peer | Forty"]) -> None:
+    import uvloop  # noqa: PLC0415 (only these competitors need it)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_protocol(service))
+        runner.run(serve_protocol(peer))
 
 
 # --- A thread per connection ----------------------------------------------------------------
@@ -165,6 +184,8 @@ def run_threads(service: Service) -> None:
 COMPETITORS = {
     "asyncio.Protocol": run_protocol,
     UVLOOP: run_uvloop,
+    "40 lines, asyncio": run_forty,
+    f"40 lines, {UVLOOP}": run_forty_on_uvloop,
     "asyncio streams": run_streams,
     "threads": run_threads,
 }

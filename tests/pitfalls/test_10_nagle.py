@@ -36,7 +36,7 @@ class TestNagle(Pitfall):
     naive = {"kv.net.stream.Stream.__init__": init}
 
     def scenario(self) -> str:
-        with house(stream={"quantum": 1}) as h:
+        with house(quantum=1) as h:
             guest = h.guest().connect()
             for _ in range(20):  # until its kernel expects it to answer, and waits for that
                 guest.ask("GET k")
