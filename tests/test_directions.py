@@ -124,7 +124,7 @@ class Quiet:
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
         self.told += [line.decode() for line in lines]
-        return 1
+        return min(1, budget)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: self.told.append(name)
