@@ -4,8 +4,9 @@ In a program with a thread for each client, an unexpected exception ends that th
 never know. In a loop it goes up through the handler and the turn, and ends the process with
 everybody in it. So every exception is caught where the loop calls into the handling of one
 connection, and nowhere else. There are three such places: when a socket is ready, when its turn
-comes for what is left over (23), and when its deadline does. The exception is a mistake in the program, so it is logged with
-its traceback. That connection is dropped, because nobody knows what state it is in.
+comes for what is left over (23), and when its deadline does. The exception is a mistake in the
+program, so it is logged with its traceback. That connection is dropped, because nobody knows what
+state it is in.
 
 What one sees: one strange client, one traceback, and everybody is disconnected.
 """
