@@ -11,7 +11,6 @@ import resource
 import select
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -19,15 +18,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from conftest import ROOT, Server, wait_until
-from house import VALUE, Guest, House, house
+from conftest import Server, wait_until
+from house import VALUE, Guest, house
 from pitfalls.test_18_no_descriptors import lowest_free
 from test_hostile import statistics
 from test_server_process import asleep
-from wire import KEY, Barrier, Peer
+from wire import Barrier, Peer
 
 from kv.net import tcp
-from kv.net.stream import Stream
 from kv.protocol.conversation import ServerConversation
 from kv.protocol.messages import Message, Reply
 
