@@ -103,15 +103,17 @@ class Connection:
 
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed, and with it goes the session, if there still was one."""
-        self.conversation.close()
         self._deadline.cancel()
+        try:
+            self.conversation.close()
+        finally:  # a mistake there is one connection's: its place is free all the same (28)
+            self._server.forget(self)
         if ours:
             self._count("error")
             log.error("dropped %s: an error in this server", self, exc_info=error)
         elif error is not None:
             self._count("stall" if isinstance(error, Stalled) else "lost")
             peers.info("lost %s: %s", self, getattr(error, "strerror", None) or error)
-        self._server.forget(self)
 
     # Ending it
 
@@ -266,11 +268,12 @@ class Server:
 
     def _cut_short(self) -> None:
         """The time for a stop is over: whoever is left does not get everything."""
-        self.cut_short += sum(listener.refuse() for listener in self._listeners)
         for connection in list(self.connections):
             unanswered = connection.stream.incoming is not Incoming.DISCARDING
             connection.stream.leave()
             self.cut_short += unanswered and not connection.stream.undelivered
+        # Now there are descriptors again: who still waits may be waiting for one (18).
+        self.cut_short += sum(listener.refuse() for listener in self._listeners)
         self._stop_if_done()
 
     def _stop_if_done(self) -> None:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import inspect
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -87,6 +88,24 @@ def bounded(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def mistakes() -> Iterator[list[BaseException]]:
+    """Collects the exceptions that the program logs meanwhile."""
+    made: list[BaseException] = []
+
+    def logged(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            made.append(record.exc_info[1])
+        return not record.exc_info
+
+    log = logging.getLogger("kv")
+    log.addFilter(logged)
+    try:
+        yield made
+    finally:
+        log.removeFilter(logged)
 
 
 def place(handled: Any) -> tuple[str, int, str]:
