@@ -17,7 +17,7 @@ in pieces           ok      ok      mixed   ok      ok      ok      ok      ok
 several at once     ok      ok      mixed   ok      ok      ok      ok      ok
 one beside          waits   ok      ok      ok      ok      ok      ok      ok
 half-closer         ok      ok      mixed   dies    lost    lost    ok      ok
-slow reader         waits   ok      dies    dies    ok      ok      ok      ok
+slow reader         waits   ok      mixed   dies    ok      ok      ok      ok
 never reads         waits   ok      dies    dies    grows   ok      ok      ok
 endless line        grows   grows   mixed   grows   grows   ok      ok      ok
 greedy              waits   ok      mixed   unfair  unfair  ok      ok      ok

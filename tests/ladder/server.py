@@ -42,11 +42,10 @@ class Server:
         self, program: str, descriptors: int | None = None, word: str | None = None
     ) -> None:
         # What is expected has time to come, on a busy machine, too; what is not is given up soon.
-        ends_well = word in {"ok", "dies"}
         #: Seconds to wait for a reply when the server sleeps already.
-        self.hope = PATIENCE if ends_well else DOUBT
-        #: Seconds to wait for what a good server does not do.
-        self.fear = DOUBT / 10 if ends_well else PATIENCE
+        self.hope = PATIENCE if word in {"ok", "dies"} else DOUBT
+        #: Seconds to wait for what a server with limits does not do.
+        self.fear = PATIENCE if word == "grows" else DOUBT / 10
         command = [sys.executable, *program.split(), "0", str(IDLE)]
         if descriptors:
             command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
@@ -87,19 +86,20 @@ class Server:
             return True
         asleep, start = 0, self._used()
         while asleep < 3 and self._process.poll() is None:
-            asleep = asleep + 1 if self._states() <= {"S"} else 0
+            asleep = asleep + 1 if self._sleeps() else 0
             if self._used() - start > bound:
                 return False
             time.sleep(0.001)  # lets it run: it may need this processor
         return True
 
-    def _states(self) -> set[str]:
-        """The states of its threads: "S" is sleeping."""
-        states = set()
-        for task in Path(f"/proc/{self.pid}/task").glob("*/stat"):
-            with contextlib.suppress(OSError):
-                states.add(task.read_text().rpartition(")")[2].split()[0])
-        return states
+    def _sleeps(self) -> bool:
+        """Whether all its threads do."""
+        with contextlib.suppress(OSError):  # one has ended while it was looked at
+            return all(
+                task.read_text().rpartition(")")[2].split()[0] == "S"
+                for task in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            )
+        return False
 
     def _used(self) -> float:
         """Seconds of processor time that it has used."""
@@ -178,7 +178,7 @@ class Client:
 
     def read(self, size: int = 65536) -> bool:
         """Reads some; False if the server has nothing to say any more, or is gone."""
-        while not self.readable(0.05):  # it is not asked too often whether it sleeps
+        while not self.readable(0.1):  # it is not asked too often whether it sleeps
             if self.server.settle() and not self.readable(self.server.hope):
                 return False
         try:
