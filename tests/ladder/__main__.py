@@ -6,7 +6,8 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
-from ..program import run
+from tests.program import run
+
 from .grid import LEGEND, STEPS, WIDTH, Cell, expected, tried_by_all
 from .server import ROOT
 from .troupe import Peer

@@ -45,22 +45,25 @@ class Pitfall:
         """Says in one sentence what happened; raises `Failure` if that is the pitfall."""
         raise NotImplementedError
 
+    def run(self, instead: dict[str, Any], patience: float) -> str:
+        """Runs the scenario, with what is in `instead` in place of what has those dotted names."""
+        with contextlib.ExitStack() as stack:
+            for name, replacement in instead.items():
+                stack.enter_context(mock.patch(name, replacement))
+            with bounded(patience):
+                return self.scenario()
+
     def fails(self) -> str:
         """Runs the scenario with the usual code; what went wrong."""
-        with contextlib.ExitStack() as stack:
-            for name, replacement in self.naive.items():
-                stack.enter_context(mock.patch(name, replacement))
-            try:
-                with bounded(self.patience):
-                    held = self.scenario()
-            except Failure as failure:
-                return str(failure)
+        try:
+            held = self.run(self.naive, self.patience)
+        except Failure as failure:
+            return str(failure)
         raise AssertionError(f"the usual code did not fail: {held}")
 
     def holds(self) -> str:
         """Runs the scenario as things are; what happened."""
-        with bounded(PATIENCE):
-            return self.scenario()
+        return self.run({}, PATIENCE)
 
     def test_what_is_usually_written_fails(self) -> None:
         """The pitfall is real."""
