@@ -12,21 +12,21 @@ from .troupe import TROUPE, Peer
 
 #: A cell is "ok", or the word for how that step fails; `make ladder STEP=n` says more.
 EXPECTED = """
-                     1       2       3       4       5       6       7       8
-in pieces           ok      ok      mixed   ok      ok      ok      ok      ok
-several at once     ok      ok      mixed   ok      ok      ok      ok      ok
-one beside          waits   ok      ok      ok      ok      ok      ok      ok
-half-closer         ok      ok      mixed   dies    lost    lost    ok      ok
-slow reader         waits   ok      mixed   dies    ok      ok      ok      ok
-never reads         waits   ok      dies    dies    grows   ok      ok      ok
-endless line        grows   grows   mixed   grows   grows   ok      ok      ok
-greedy              waits   ok      mixed   unfair  unfair  ok      ok      ok
-a thousand idle     waits   ok      dies    ok      ok      ok      ok      ok
-resetter            dies    ok      dies    dies    ok      ok      ok      ok
-no descriptors      ok      dies    dies    dies    spins   ok      ok      ok
-goes on             grows   grows   mixed   grows   grows   lost    ok      ok
-silent              stays   stays   stays   stays   stays   stays   ok      ok
-SIGTERM             lost    lost    lost    lost    lost    lost    lost    ok
+                     1       2       3       4       5       6       7       8       9
+in pieces           ok      ok      mixed   ok      ok      ok      ok      ok      ok
+several at once     ok      ok      mixed   ok      ok      ok      ok      ok      ok
+one beside          waits   ok      ok      ok      ok      ok      ok      ok      ok
+half-closer         ok      ok      mixed   dies    lost    lost    ok      ok      ok
+slow reader         waits   ok      mixed   dies    ok      ok      ok      ok      ok
+never reads         waits   ok      dies    dies    grows   ok      ok      ok      ok
+endless line        grows   grows   mixed   grows   grows   ok      ok      ok      ok
+greedy              waits   ok      mixed   unfair  unfair  ok      ok      ok      ok
+a thousand idle     waits   ok      dies    ok      ok      ok      ok      ok      ok
+resetter            dies    ok      dies    dies    ok      ok      ok      ok      ok
+no descriptors      ok      dies    dies    dies    spins   ok      ok      ok      ok
+goes on             grows   grows   mixed   grows   grows   lost    ok      ok      ok
+silent              stays   stays   stays   stays   stays   stays   ok      ok      ok
+SIGTERM             lost    lost    lost    lost    lost    lost    lost    ok      ok
 """
 
 WIDTH = 20  # of the column of names
