@@ -99,7 +99,7 @@ def expected(step: Step) -> dict[str, str]:
 def tried(program: str, peer: Peer, word: str | None = None) -> Cell:
     """Has a peer try a program. `word` is what is expected, if anything is."""
     try:
-        with Server(program, peer.descriptors, word) as server:
+        with Server(program, word, peer.descriptors, peer.arguments) as server:
             try:
                 return Cell("ok", peer.act(server))
             except Red as red:

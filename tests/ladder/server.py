@@ -23,8 +23,6 @@ ROOT = HERE.parents[1]
 PATIENCE = 20.0
 #: Seconds after which what ought not to happen is taken not to, where it cannot be told otherwise.
 DOUBT = 0.3
-#: Seconds that a client may be silent in the scenarios where one is.
-IDLE = 0.2
 
 
 class Red(Exception):
@@ -39,14 +37,18 @@ class Server:
     """A step in a process of its own, on a free port."""
 
     def __init__(
-        self, program: str, descriptors: int | None = None, word: str | None = None
+        self,
+        program: str,
+        word: str | None = None,  # what is expected of it
+        descriptors: int | None = None,  # how many it may have
+        arguments: tuple[object, ...] = (),
     ) -> None:
         # What is expected has time to come, on a busy machine, too; what is not is given up soon.
         #: Seconds to wait for a reply when the server sleeps already.
         self.hope = PATIENCE if word in {"ok", "dies"} else DOUBT
         #: Seconds to wait for what a server with limits does not do.
         self.fear = PATIENCE if word == "grows" else DOUBT / 10
-        command = [sys.executable, *program.split(), "0", str(IDLE)]
+        command = [sys.executable, *program.split(), "0", *map(str, arguments)]
         if descriptors:
             command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
@@ -114,11 +116,15 @@ class Server:
             return self._process.wait(bound)
         return None
 
+    def said(self) -> str:
+        """What it has said on standard error."""
+        self._stderr.seek(0)
+        return self._stderr.read().decode()
+
     def last_words(self) -> str:
         """The last line of its traceback, and the line of code that it is about."""
         self._process.wait(PATIENCE)
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode().strip().splitlines()
+        lines = self.said().strip().splitlines()
         code = [lines[i + 1].strip() for i, line in enumerate(lines) if line.startswith("  File")]
         return f"{lines[-1]}, in {code[-1]}" if code else "it says nothing"
 

@@ -27,7 +27,8 @@ class Peer:
     name: str
     act: Callable[[Server], str]
     pitfalls: tuple[int, ...]  # their numbers in the gallery
-    descriptors: int | None = None  # how many the server may have
+    descriptors: int | None  # how many the server may have
+    arguments: tuple[object, ...]  # that the server gets after its port
 
     @property
     def does(self) -> str:
@@ -48,12 +49,12 @@ TROUPE: list[Peer] = []
 
 
 def peer(
-    name: str, *pitfalls: int, descriptors: int | None = None
+    name: str, *pitfalls: int, descriptors: int | None = None, arguments: tuple[object, ...] = ()
 ) -> Callable[[Callable[[Server], str]], Callable[[Server], str]]:
     """Takes a function into the troupe."""
 
     def join(act: Callable[[Server], str]) -> Callable[[Server], str]:
-        TROUPE.append(Peer(name, act, pitfalls, descriptors))
+        TROUPE.append(Peer(name, act, pitfalls, descriptors, arguments))
         return act
 
     return join
@@ -249,7 +250,7 @@ def goes_on(server: Server) -> str:
         return told
 
 
-@peer("silent", 15, 24)
+@peer("silent", 15, 24, arguments=(0.2,))
 def silent(server: Server) -> str:
     """It sends half a line, and no more. It has 0.2 seconds to say the other half."""
     with server.client() as client:
