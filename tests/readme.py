@@ -5,6 +5,7 @@
 - A link from a number to a pitfall, like [6](test_06_.py), gets the name of that pitfall's file.
 - `make: *** [Makefile:1: run-client]` gets the line of that target's recipe.
 - The table of pitfalls is made from the gallery, the state diagrams from the tables of states.
+- The picture of the ladder is drawn from its grid.
 
 It says which names and numbers lead nowhere, and leaves those as they are.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from diagrams import diagram
+from ladder import picture
 from pitfalls.gallery import Entry, gallery, grouped
 from pitfalls.pitfall import ROOT, line_of, place
 
@@ -85,6 +87,7 @@ def renewed(page: Path) -> tuple[str, list[str]]:
 def main() -> int:
     """Rewrites the pages; 1 if something leads nowhere."""
     status = 0
+    picture.PATH.write_text(picture.draw())
     for page in PAGES:
         text, nowhere = renewed(page)
         page.write_text(text)

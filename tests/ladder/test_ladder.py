@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from . import picture
 from .grid import LEGEND, STEPS, Cell, Step, expected, tried_by_all
 from .server import ROOT
 from .troupe import TROUPE, Peer
@@ -57,6 +58,10 @@ def test_a_step_opens_with_two_sentences_and_is_longer_than_the_last() -> None:
     lengths = [step.length for step in STEPS[:8]]
     assert lengths == sorted(lengths)
     assert STEPS[0].length <= 15 and lengths[-1] <= 170
+
+
+def test_the_picture_shows_the_grid() -> None:
+    assert picture.PATH.read_text() == picture.draw(), "python -m tests.readme brings it up to date"
 
 
 def run(*args: str) -> str:
