@@ -21,9 +21,9 @@ def text(x: float, y: float, words: str, anchor: str = "middle", colour: str = "
 def draw() -> str:
     """The grid as SVG."""
     width, height = NAMES + COLUMN * len(STEPS), HEAD + ROW * len(TROUPE)
+    font = 'font-family="sans-serif" font-size="12"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
-        ' font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {font}>',
         "<title>Nine steps of one server, and what becomes of each when peers try it</title>",
     ]
     for column, step in enumerate(STEPS):

@@ -8,7 +8,6 @@ does with the usual ones in the gallery. Nothing in `kv/` is touched.
 import ast
 import importlib.util
 import inspect
-import logging
 import sys
 import textwrap
 import traceback
@@ -18,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from .gallery import Entry
-from .pitfall import Failure, Pitfall
+from .pitfall import Failure, Pitfall, mistakes
 
 #: Seconds after which an attempt is taken for hanging.
 PATIENCE = 3.0
@@ -32,9 +31,14 @@ def ways(entry: Entry) -> list[type[Pitfall]]:
 def wanted(way: type[Pitfall]) -> dict[str, str]:
     """What stands for each name that is replaced: the name in the learner's file."""
     return {
-        name: usual.__name__ if inspect.isfunction(usual) else name.rpartition(".")[2]
+        name: usual.__name__ if named(usual) else name.rpartition(".")[2]
         for name, usual in way.naive.items()
     }
+
+
+def named(code: Any) -> bool:
+    """Whether it is a function that was made with `def`."""
+    return inspect.isfunction(code) and code.__name__ != "<lambda>"
 
 
 # --- the file to begin with ------------------------------------------------------------------
@@ -83,7 +87,7 @@ def usual(way: type[Pitfall], tree: ast.Module) -> Iterator[tuple[str, str]]:
         told = f"In place of {name}. The scenario: {' '.join((way.__doc__ or '').split())}"
         told += f" What happens with this: {way.usually}."
         code = way.naive[name]
-        if inspect.isfunction(code):
+        if named(code):
             yield comment(told), inspect.getsource(code).rstrip()
         else:
             yield comment(told), f"{own} = {ast.unparse(values[name])}"
@@ -115,19 +119,6 @@ def defined(body: list[ast.stmt]) -> Iterator[str]:
 # --- the attempt -----------------------------------------------------------------------------
 
 
-class Overheard(logging.Handler):
-    """Keeps the exceptions that were logged: a connection's errors end it, and not the loop."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[BaseException] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keeps the exception, if there is one."""
-        if record.exc_info and record.exc_info[1]:
-            self.errors.append(record.exc_info[1])
-
-
 def load(path: Path) -> Any:
     """The learner's file, as a module. Raises whatever it raises."""
     spec = importlib.util.spec_from_file_location("attempt", path)
@@ -144,19 +135,14 @@ def attempt(way: type[Pitfall], module: Any, patience: float = PATIENCE) -> tupl
     if missing:
         return False, f"the file has no `{missing[0]}`"
     instead = {name: getattr(module, own) for name, own in wanted(way).items()}
-    log, overheard = logging.getLogger("kv"), Overheard()
-    log.addHandler(overheard)
-    try:
-        return True, way().run(instead, patience)
-    except Failure as failure:
-        told = str(failure)
-        if overheard.errors:
-            told += f". The last error that was logged: {shown(overheard.errors[-1], module)}"
-        return False, told
-    except Exception as error:
-        return False, shown(error, module)
-    finally:
-        log.removeHandler(overheard)
+    with mistakes() as made:  # a connection's errors end it, and not the loop
+        try:
+            return True, way().run(instead, patience)
+        except Failure as failure:
+            last = f". The last error in the log: {shown(made[-1], module)}" if made else ""
+            return False, f"{failure}{last}"
+        except Exception as error:
+            return False, shown(error, module)
 
 
 def shown(error: BaseException, module: Any) -> str:

@@ -4,8 +4,8 @@ TCP lets a sender mark an octet as urgent (`MSG_OOB`), once meant for Ctrl-C in 
 The usual kernel takes that octet out of the stream and keeps it apart. `recv` returns what was sent
 before and after it, and nothing says that an octet is missing. A second urgent octet overwrites the
 first. No honest client sends urgent data to a line protocol. But anybody can, by mistake or on
-purpose, and then the LF of a line may be the octet that is gone. Nothing has to be watched for it:
-with SO_OOBINLINE the octet stays where it was sent, and the mark means nothing (RFC 6093, section 4).
+purpose, and then the LF of a line may be the octet that is gone. With SO_OOBINLINE the octet stays
+where it was sent, and the mark means nothing (RFC 6093, section 4).
 
 What one sees: a message lacks a character, or is never answered. What a bystander sees: nothing.
 The other connections are served as before.
