@@ -243,7 +243,11 @@ class Server:
         )
 
     def _accepted(self, sock: socket.socket, address: Address) -> None:
-        connection = Connection(self, sock, address)
+        try:
+            connection = Connection(self, sock, address)
+        except Exception:
+            self.cut_short += self._stopping
+            raise
         self.connections[connection] = None
         self._total += 1
         peers.debug("%s connected", connection)
