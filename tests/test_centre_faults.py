@@ -11,6 +11,8 @@ import resource
 import select
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from conftest import Server, wait_until
+from conftest import PATIENCE, ROOT, Server, wait_until
 from house import VALUE, Guest, house
 from pitfalls.test_18_no_descriptors import lowest_free
 from test_hostile import statistics
@@ -365,3 +367,24 @@ def test_nothing_is_imported_once_the_server_listens(
     imported = re.compile(r"import time:.*\|\s*(\S+)$", re.M)
     assert imported.findall(before)
     assert imported.findall(after) == []
+
+
+#: Logs an exception as a running server would, and says what had to be imported for that.
+FIRST_TRACEBACK = """
+import sys, kv.__main__, kv.process
+log = kv.process.log
+log.addHandler(kv.__main__.LogHandler(2))
+before = set(sys.modules)
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("an error")
+print(*set(sys.modules) - before)
+"""
+
+
+def test_the_first_traceback_imports_nothing() -> None:
+    command = [sys.executable, "-c", FIRST_TRACEBACK]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stdout.split() == []

@@ -128,7 +128,7 @@ class Stream:
             if isinstance(self._unsent, bytes):
                 self._unsent = bytearray(self._unsent)
             self._unsent += octets
-            self._settled = False  # does the peer take too little of it? (8)
+            self._settled = False  # more is unsent than the account of all knows (38)
         if not self._running:
             self._settle_soon()
 
