@@ -41,7 +41,7 @@ from kv.net.directions import (
     interest,
     over,
 )
-from kv.net.lines import BATCH, Lines
+from kv.net.lines import Lines
 from kv.net.owner import Limits, Owner, Stalled, Told
 from kv.net.reactor import READ, WRITE, Reactor, Timer
 from kv.net.turns import Turns
@@ -75,7 +75,7 @@ class Stream:
             "_lines",
             "_mark",
         ),
-        *("_owner", "_reactor", "_registration", "_running", "_scarce", "_settled"),
+        *("_owner", "_reactor", "_registration", "_running", "_settled"),
         *("_sock", "_timer", "_told", "_turns", "_unsent", "_until"),
         *("heard", "holds", "incoming", "outgoing", "received", "sent", "tls", "undelivered"),
     )
@@ -95,7 +95,6 @@ class Stream:
         self._owner = owner
         self._limits = limits
         self._turns = turns
-        self._scarce = limits.high_water < BATCH * limits.line_size
         self._lines = Lines(limits.line_size)
         self._unsent: bytes | bytearray = b""  # a bytearray once the kernel took only a part
         self._full = False  # the kernel did not take it all: it says when it has room
@@ -325,7 +324,9 @@ class Stream:
     def _hand_over(self, lines: Iterator[bytes]) -> None:
         """Hands lines to the owner, as many as its share of this turn allows."""
         turns, allowed = self._turns, lines
-        if turns.unsent or self._scarce:  # replies to so many lines fit in what may be left unsent
+        if (
+            turns.unsent or self._limits.scarce
+        ):  # replies to so many lines fit in what may be left unsent
             room = max(0, self._high_water() - len(self._unsent))
             allowed = islice(lines, 1 + room // self._limits.line_size)
         self.heard = self._reactor.woken
