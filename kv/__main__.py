@@ -85,10 +85,10 @@ def parser() -> argparse.ArgumentParser:
         "server",
         parents=[both],
         allow_abbrev=False,
-        help="serve until SIGINT or SIGTERM",
-        description="Serves until SIGINT or SIGTERM. --port 0 takes a free port. Exit status:"
-        " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
-        " 128 + N ended at once by a further signal N.",
+        help="serve until SIGINT, SIGTERM or SIGHUP",
+        description="Serves until SIGINT, SIGTERM or SIGHUP. --port 0 takes a free port. Exit"
+        " status: 0 all was answered; 1 it could not start, or cut connections short; 2 wrong"
+        " options; 128 + N ended at once by a further signal N.",
     )
     server.set_defaults(run=run_server, role_parser=server)
     option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")

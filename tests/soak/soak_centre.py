@@ -6,7 +6,6 @@
 import contextlib
 import resource
 import signal
-import socket
 import time
 from collections.abc import Callable
 
@@ -38,7 +37,7 @@ def test_a_reader_of_16_kb_a_second_gets_every_reply_of_a_server_that_stops(
         received += octets
         while len(received) > 16_000 * (time.monotonic() - start):
             time.sleep(0.01)
-    first, *lines = received.splitlines(keepends=True)
+    _, *lines = received.splitlines(keepends=True)
     print(f"{len(lines)} of 320 arrive in {time.monotonic() - start:.1f} s")
     assert lines == lines[:1] * 320
     client.close()
