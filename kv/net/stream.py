@@ -254,11 +254,14 @@ class Stream:
     # Reading
 
     def _read(self) -> None:
-        if self._turns.left <= self._turns.reserved:
+        turns, size = self._turns, self._limits.read_size
+        if turns.left <= turns.reserved:
             self._await_turn()  # this turn's work is done; others may have waited for longer (38)
             return
+        if turns.unsent:  # what waits for a peer that is held up costs memory, too
+            size = min(size, max(turns.room, self._limits.line_size))
         try:
-            data = self._sock.recv(self._limits.read_size)
+            data = self._sock.recv(size)
         except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
             if self.incoming is Incoming.DRAINING:
                 self._end(Event.EMPTY)
