@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 from kv.net.address import resolve
 from kv.net.log import LogHandler
@@ -22,6 +24,9 @@ from kv.protocol.messages import Command, Wire
 from kv.protocol.store import Store
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 
 def port(text: str) -> int:
@@ -85,8 +90,9 @@ def parser() -> argparse.ArgumentParser:
         "server",
         parents=[both],
         allow_abbrev=False,
-        help="serve until SIGINT or SIGTERM",
-        description="Serves until SIGINT or SIGTERM. --port 0 takes a free port. Exit status:"
+        help="serve until SIGINT, SIGTERM or SIGHUP",
+        description="Serves until SIGINT, SIGTERM or SIGHUP; with --tls-cert, SIGHUP has the"
+        " certificates read again instead. --port 0 takes a free port. Exit status:"
         " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
         " 128 + N ended at once by a further signal N.",
     )
@@ -123,6 +129,12 @@ def parser() -> argparse.ArgumentParser:
         5,
         "SECONDS",
         "longest time to finish with the clients",
+    )
+    files(
+        server,
+        *("--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)"),
+        *("--tls-key", "its key, if that is not in the same file"),
+        *("--tls-client-ca", "let only clients in that have a certificate of these authorities"),
     )
     server.add_argument(
         "--log-level",
@@ -170,6 +182,12 @@ def option(
     to.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
 
 
+def files(to: argparse.ArgumentParser, *names_and_helps: str) -> None:
+    """Adds options that name a file."""
+    for name, help_text in zip(names_and_helps[::2], names_and_helps[1::2], strict=True):
+        to.add_argument(name, metavar="FILE", help=help_text)
+
+
 def default_id() -> str:
     """User name and process id."""
     try:
@@ -215,12 +233,28 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
     )
     host, port = options.host, options.port
     store = Store(options.max_memory, options.max_session_memory or options.max_memory // 4)
+    rest = store, options.shutdown_timeout, server_certificates(options)
     try:
-        return serve(host, port, wire, settings, store, options.shutdown_timeout)
+        return serve(host, port, wire, settings, *rest)
+    except ValueError as error:
+        log.error("cannot speak TLS: %s", error)
+        return FAILED
     except OSError as error:
         reason = error.strerror or error
         log.error("cannot listen on %s port %d: %s", host, port, reason)
         return FAILED
+
+
+def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[], Tls]] | None":
+    """What reads them, if there are to be any; whoever speaks plainly does not wait for `ssl`."""
+    if options.tls_cert is None:
+        if options.tls_key or options.tls_client_ca:
+            options.role_parser.error("--tls-key and --tls-client-ca need --tls-cert")
+        return None
+    from kv.net.credentials import server_tls  # noqa: PLC0415 (as is `Trace`)
+
+    certificate = options.tls_cert, options.tls_key or options.tls_cert
+    return partial(server_tls, *certificate, options.tls_client_ca)
 
 
 def run_client(options: argparse.Namespace, wire: Wire) -> int:

@@ -13,6 +13,7 @@ peer's kernel acknowledges it, and until then our kernel keeps it.
 
 import array
 import fcntl
+import os
 import platform
 import socket
 import struct
@@ -80,6 +81,14 @@ def unacknowledged(sock: socket.socket) -> int | None:
             return count[0]
         if MACOS:
             return sock.getsockopt(socket.SOL_SOCKET, 0x1024)  # SO_NWRITE, which Python lacks
+    return None
+
+
+def failure(sock: socket.socket) -> OSError | None:
+    """What went wrong with the connection, if anything did, and nobody was told yet."""
+    with suppress(OSError):
+        if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return OSError(number, os.strerror(number))
     return None
 
 
