@@ -14,7 +14,6 @@ from typing import Literal
 
 from kv.net.tls import Tls
 
-
 #: Session tickets sent after a handshake. They let a client come back with a shorter one; ours come
 #: for long. And they are records that nobody asked for: a client that sends, closes and has not
 #: read them resets its own connection, and what it sent is lost (53). OpenSSL would send two.

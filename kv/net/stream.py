@@ -55,7 +55,7 @@ log = logging.getLogger("kv")
 OPEN, SENDING = Incoming.OPEN, Outgoing.OPEN
 READING = (Incoming.OPEN, Incoming.DRAINING)
 
-#: Octets that TLS receives and sends beside the plaintext, to a microsecond. So a handshake counts as
+#: Octets that TLS moves beside the plaintext, to a microsecond of work. So a handshake counts as
 #: 500 µs (a signature with an elliptic curve takes 450), and a key update as 27 (it takes 36).
 TLS_WORK = 2
 

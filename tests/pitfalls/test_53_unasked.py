@@ -1,9 +1,9 @@
 """Records that nobody asked for
 
-TLS 1.3 sends records of its own at any time. After the handshake an OpenSSL server sends two session
-tickets. A client that only sends, and closes without ever reading, has them unread in its kernel.
-So its `close` resets the connection (12), and what it sent last is lost. It never happens without
-TLS, where such a client has nothing to read. And either side may ask the other for new keys. Each
+TLS 1.3 sends records of its own at any time. An OpenSSL server sends two session tickets after the
+handshake. A client that only sends, and closes without ever reading, has them unread in its kernel.
+So its `close` resets the connection (12), and what it sent last is lost. Without TLS such a client
+has nothing to read, and it never happens. And either side may ask the other for new keys. Each
 such request has an answer, which has to be sent. If the peer asks and does not read, the answers
 wait in our memory, unless they count like all that is unsent (8), and nothing more is read.
 
