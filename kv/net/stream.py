@@ -64,7 +64,17 @@ class Stream:
     """A connected socket in the loop. Takes the socket over and closes it in the end."""
 
     __slots__ = (
-        *("_allowance", "_backlog", "_deadline", "_error", "_full", "_limits", "_lines", "_mark"),
+        *(
+            "_allowance",
+            "_backlog",
+            "_deadline",
+            "_error",
+            "_farewell",
+            "_full",
+            "_limits",
+            "_lines",
+            "_mark",
+        ),
         *("_owner", "_reactor", "_registration", "_running", "_scarce", "_settled"),
         *("_sock", "_timer", "_told", "_turns", "_unsent", "_until"),
         *("heard", "holds", "incoming", "outgoing", "received", "sent", "tls", "undelivered"),
@@ -106,6 +116,7 @@ class Stream:
         self.received = 0  # octets, as is `sent`
         self.sent = 0
         self.undelivered = 0  # octets that the peer cannot have got, known once it is closed
+        self._farewell = 1  # octets, as the kernel counts, that owe nobody anything: FIN's
         self._registration = reactor.register(sock, self._ready)
         self._registration.set(READ)
         self.tls = tls
@@ -512,6 +523,7 @@ class Stream:
     def _shut_down(self) -> None:
         """Everything is sent: ends our side. Comes again when close_notify is sent, too (52)."""
         if self.tls is not None and (octets := self.tls.close_notify()):
+            self._farewell += len(octets)
             self._unsent = octets
             return
         try:
@@ -539,7 +551,7 @@ class Stream:
         self._start_timer(None)
         held = tcp.unacknowledged(self._sock) or 0
         if self.outgoing is Outgoing.SHUT:
-            held = max(0, held - 1)  # the FIN
+            held = max(0, held - self._farewell)
         self.undelivered += held
         self._lines.clear()
         self._step(Event.ABORT)
