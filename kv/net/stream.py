@@ -303,7 +303,7 @@ class Stream:
         """
         plaintext = tls.received(octets)
         answers = tls.pending()
-        if answers:
+        if answers and self.outgoing in (SENDING, Outgoing.FINISHING):
             self._unsent += answers
         work = (len(octets) + len(answers) - len(plaintext)) // TLS_WORK
         self._turns.left -= max(0, work)
