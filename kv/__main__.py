@@ -156,6 +156,18 @@ def parser() -> argparse.ArgumentParser:
     option(client, "--id", str, default_id(), "ID", "client id")
     option(client, "--timeout", seconds, 10, "SECONDS", "longest wait, also to connect")
     client.add_argument(
+        "--tls", action="store_true", help="speak TLS 1.3, and believe the system's authorities"
+    )
+    files(
+        client,
+        *("--tls-ca", "speak TLS 1.3, and believe these authorities (PEM)"),
+        *("--tls-cert", "show this certificate (PEM) to a server that wants one"),
+        *("--tls-key", "its key, if that is not in the same file"),
+    )
+    client.add_argument(
+        "--tls-name", metavar="NAME", help="whose certificate it must be, if not HOST's"
+    )
+    client.add_argument(
         "--raw",
         action="store_true",
         help="seal and send every line unchecked, print what comes back, half-close at the end",
@@ -257,16 +269,33 @@ def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[
     return partial(server_tls, *certificate, options.tls_client_ca)
 
 
+def client_layer(options: argparse.Namespace) -> "Tls | None":
+    """TLS for one connection, if it is to be spoken. Raises `ValueError`."""
+    if not (options.tls or options.tls_ca):
+        if options.tls_cert or options.tls_key or options.tls_name:
+            options.role_parser.error("--tls-cert, --tls-key, --tls-name need --tls or --tls-ca")
+        return None
+    from kv.net.credentials import client_context, client_tls  # noqa: PLC0415 (as is `Trace`)
+
+    context = client_context(options.tls_ca, options.tls_cert, options.tls_key)
+    return client_tls(context, options.tls_name or options.host)
+
+
 def run_client(options: argparse.Namespace, wire: Wire) -> int:
     """Talks to a server; all that blocks is done before the reactor runs (27)."""
     try:
+        tls = client_layer(options)
         addresses = resolve(options.host, options.port)
+    except ValueError as error:
+        say(f"cannot speak TLS: {error}")
+        return FAILED
     except OSError as error:
         say(f"cannot connect to {options.host}: {error.strerror or error}")
         return LOST
     key = PrivateKey.generate(wire.key_bits)
+    who = options.id, options.timeout, options.raw
     try:
-        return Shell(addresses, wire, key, options.id, options.timeout, options.raw).run()
+        return Shell(addresses, wire, key, *who, tls).run()
     except KeyboardInterrupt:
         if os.isatty(1):
             with suppress(OSError):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from kv.errors import PutRefused
 from kv.link import Link
@@ -11,6 +11,12 @@ from kv.net.address import Address, resolve
 from kv.net.reactor import Reactor
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import FIXED_REPLIES, Command, Message, Reply, Wire
+
+if TYPE_CHECKING:
+    import os
+    import ssl
+
+    from kv.net.tls import Tls
 
 T = TypeVar("T")
 
@@ -36,6 +42,10 @@ class Client:
     connect often make one with `PrivateKey.generate()` and hand it in as `key`. `key_bits` and
     `receive_buffer_size`, in bits, must be the server's.
 
+    With `tls` TLS 1.3 is spoken: `tls` is a file with the certificates of the authorities to be
+    believed (PEM), True for the system's, or an `ssl.SSLContext`, which can have a certificate of
+    one's own. The server's certificate must be for `host`, or for `tls_name` if that is given.
+
     Any thread may use a client, but only one at a time. Every method may raise, besides what it
     names: `TextError` (a `ValueError`) for a text that the protocol cannot carry, before anything
     is sent; `ConnectionError` if the connection is lost, among them `Violation` if the server
@@ -53,6 +63,8 @@ class Client:
         key: PrivateKey | None = None,
         key_bits: int = 512,
         receive_buffer_size: int = 4096,
+        tls: "ssl.SSLContext | str | os.PathLike[str] | Literal[True] | None" = None,
+        tls_name: str | None = None,
     ) -> None:
         """Raises `OSError` if there is no connection, `ConnectRefused` if the id is in use."""
         if not 0 < port < 65536:
@@ -63,9 +75,14 @@ class Client:
         if key is not None and key.bits != key_bits:
             raise ValueError(f"the key has {key.bits} bits, not {key_bits}")
         Command.connect(self._wire, client_id)  # an id that cannot be sent is refused right here
+        layer = None
+        if tls is not None:
+            from kv.net.credentials import client_tls  # noqa: PLC0415 (it takes 10 ms)
+
+            layer = client_tls(tls, tls_name or host)
         addresses = resolve(host, port)
         self._caller = Caller(
-            addresses, self._wire, key or PrivateKey.generate(key_bits), client_id, timeout
+            addresses, self._wire, key or PrivateKey.generate(key_bits), client_id, timeout, layer
         )
 
     def put(self, key: str, value: str) -> None:
@@ -175,6 +192,7 @@ class Caller:
         key: PrivateKey,
         client_id: str,
         timeout: float,
+        tls: "Tls | None",
     ) -> None:
         self._commands: Iterator[Command] = iter(())
         self._replies: list[str] = []
@@ -183,7 +201,7 @@ class Caller:
         self._error: Exception | None = None
         self._closed = ""  # why, once it is
         self._reactor = Reactor()
-        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout)
+        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout, tls=tls)
         self._run()
 
     def execute(self, commands: Sequence[Command]) -> list[str]:

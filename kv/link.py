@@ -6,7 +6,7 @@ It lives on a reactor and blocks nobody. `Client` runs one for callers, `Shell` 
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kv.errors import ConnectRefused, Violation
 from kv.net.address import Address, shown
@@ -18,6 +18,9 @@ from kv.net.turns import Turns
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.conversation import ClientConversation
 from kv.protocol.messages import Command, Message, Reply, Wire
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 #: Commands sent whose replies are still to come; more wait, so that a script of a million
 #: commands takes no more memory than one of a hundred (34).
@@ -59,6 +62,7 @@ class Link:
         owner: LinkOwner,
         timeout: float,
         raw: bool = False,
+        tls: "Tls | None" = None,
     ) -> None:
         self._reactor = reactor
         self._wire = wire
@@ -69,6 +73,7 @@ class Link:
         self._timer: Timer | None = None
         self._error: Exception | None = None  # why we close, when it is we who do
         self._raw = raw
+        self._tls = tls
         self._half_closed = False
         self._over = False  # nothing more is awaited
         self._conversation = ClientConversation(wire, key)
@@ -184,7 +189,19 @@ class Link:
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed; an error of `ours` is the caller's to see, too."""
         self._stop_waiting()
-        self._owner.ended(error if ours else self._error or error)
+        self._owner.ended(error if ours else self._explained(self._error or error))
+
+    def _explained(self, error: Exception | None) -> Exception | None:
+        """`error`, and what may be behind it if the server has not sent its key yet."""
+        if not isinstance(error, OSError) or isinstance(error, Violation):
+            return error
+        if self._conversation.peer is not None:
+            return error
+        if self._tls is not None:
+            hint = ": perhaps it does not speak TLS" if self._tls.shaking else ""
+        else:
+            hint = "" if isinstance(error, TimeoutError) else ": perhaps it speaks TLS"
+        return type(error)(f"{error.strerror or error}{hint}")
 
     def _socket_connected(self, sock: socket.socket) -> None:
         # The server says nothing before it has our key, and CONNECT does not depend on what it
@@ -192,7 +209,12 @@ class Link:
         # A client always reads: if it, too, read nothing while it cannot send, both would wait.
         limits = Limits(line_size=self._wire.line_size, high_water=sys.maxsize)
         self._stream = Stream(
-            self._reactor, sock, self, limits, Turns(self._reactor, unsent_limit=sys.maxsize)
+            self._reactor,
+            sock,
+            self,
+            limits,
+            Turns(self._reactor, unsent_limit=sys.maxsize),
+            self._tls,
         )
         self._stream.write(self._conversation.key.public.to_line() + b"\n")
         self.send(self._connect)

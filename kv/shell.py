@@ -10,6 +10,7 @@ import os
 import signal
 import termios
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kv.errors import Refused, TextError, Violation
 from kv.link import Link
@@ -18,6 +19,9 @@ from kv.net.reactor import Reactor
 from kv.net.stdio import HIGH_WATER, Input, Output, escaped
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Message, Wire, checked_key, parse, shortened
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 #: Exit statuses; 2, a wrong option, is argparse's.
 OK, FAILED, LOST = 0, 1, 3
@@ -61,6 +65,7 @@ class Shell:
         client_id: str,
         timeout: float,
         raw: bool = False,
+        tls: "Tls | None" = None,
     ) -> None:
         self._wire = wire
         self._client_id = client_id
@@ -82,7 +87,7 @@ class Shell:
         self._silent = False  # the end of input disconnects, and that reply is not shown
         self._failed = False  # a command was refused, or answered with ERROR
         self._status: int | None = None  # once the connection has ended
-        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout, raw)
+        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout, raw, tls)
 
     def run(self) -> int:
         """Runs to the end; returns the exit status. Ctrl-C raises `KeyboardInterrupt`."""
