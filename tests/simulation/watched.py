@@ -382,6 +382,8 @@ class WatchedConnection(kv.server.Connection):
             return self.disturb("it kept on sending")
         if self.due not in (Deadline.LINGER, Deadline.DELIVERY):
             raise Failure(f"{self.client.name}: its socket is closed for no reason")
+        if self.due is Deadline.DELIVERY and sim.dead:
+            return self.disturb("it was reset while the kernel delivered")
         self.must_have_waited(self.due)
         return self.disturb("it kept us waiting")
 
