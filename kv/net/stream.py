@@ -515,7 +515,8 @@ class Stream:
             self._mark = acknowledged
             self._until = now + limits.patience(due)
         if due is Deadline.DELIVERY and (error := tcp.failure(self._sock)):
-            self.leave(error)  # nothing is asked for any more, so no readiness told of the reset
+            # Nothing is asked for any more, so no readiness told of the reset.
+            self.leave(error if self._lacks() else None)
         elif now < self._until:
             delay = min(limits.look(due), self._until - now)
             self._timer = self._reactor.call_later(delay, self._timed_out)
@@ -533,7 +534,10 @@ class Stream:
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
-            self._lost(Event.SEND_FAILED, error)
+            if self.tls is not None and self.tls.they_ended and not self._lacks():
+                self.leave()  # it had closed, and our close_notify came to nobody
+            else:
+                self._lost(Event.SEND_FAILED, error)
         else:
             self._step(Event.SENT)
 
@@ -548,6 +552,10 @@ class Stream:
         except Exception as another:
             error = another
         log.error("an error at the end of a connection", exc_info=error)
+
+    def _lacks(self) -> bool:
+        """Whether the peer's kernel has not got everything but our farewell."""
+        return (tcp.unacknowledged(self._sock) or 0) > self._farewell
 
     def _release(self, error: Exception | None) -> None:
         """Closes the socket, and gives back all that belongs to it."""

@@ -26,6 +26,8 @@ from kv.net.log import LogHandler
 from kv.net.reactor import READ, WRITE, Reactor, Registration, Timer
 from kv.net.stdio import Input, Output, escaped
 from kv.net.stream import Stream
+from kv.net.tls import Event as TlsEvent
+from kv.net.tls import Tls
 from kv.protocol.cipher import PrivateKey, PublicKey
 from kv.protocol.conversation import ClientConversation, ServerConversation
 from kv.protocol.messages import Command, Message, Reply
@@ -96,6 +98,9 @@ class Trace:
             (Stream, "close", self._close),
             (Stream, "_shut_down", partial(self._says, "shutdown", "all is sent: our side ends")),
             (Stream, "_release", self._release),
+            (Tls, "received", self._records),
+            (Tls, "write", self._record),
+            (Tls, "_enter", self._tls_state),
             (PublicKey, "open", self._open),
             (PrivateKey, "seal", self._seal),
             (ServerConversation, "receive", self._receive),
@@ -296,6 +301,28 @@ class Trace:
             self._names.pop(thing, None)
         reason = f"{error}; " if error else ""
         self._tell(who, "closed", f"{reason}descriptor {number} is free again")
+
+    # TLS
+
+    def _records(self, call: Any, tls: Tls, octets: bytes) -> bytes:
+        what = f"{'the handshake, ' if tls.shaking else ''}{len(octets)} octets"
+        with self._timed(self._who, "tls", what) as text:
+            plaintext: bytes = call(tls, octets)
+            text.append(f"{what}: {len(plaintext)} of plaintext")
+            return plaintext
+
+    def _record(self, call: Any, tls: Tls, plaintext: bytes) -> bytes:
+        what = f"{len(plaintext)} octets of plaintext"
+        with self._timed(self._who, "tls", what) as text:
+            octets: bytes = call(tls, plaintext)
+            text.append(f"{what}: {f'{len(octets)} octets' if octets else 'they wait'}")
+            return octets
+
+    def _tls_state(self, call: Any, tls: Tls, event: TlsEvent) -> None:
+        before = tls.state
+        call(tls, event)
+        why = f": {tls.error}" if tls.error else ""
+        self._tell(self._who, "tls", f"{before.value} -> {tls.state.value}{why}")
 
     # Messages
 

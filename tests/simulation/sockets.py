@@ -233,6 +233,15 @@ def unacknowledged(sock: Socket) -> int | None:
     return sock.given - sock.delivered + (sock.shut and not sock.fin_delivered)
 
 
+def failure(sock: Socket) -> OSError | None:
+    """In place of `kv.net.tcp.failure`: what SO_ERROR says, once."""
+    if not sock.dead or sock.told:
+        return None
+    name, sock.pending_error = sock.pending_error or "ECONNRESET", ""
+    sock.told, sock.error_told = True, error(name)
+    return sock.error_told
+
+
 class Listening:
     """A listening socket, its queue, and all that can go wrong in accept(2)."""
 

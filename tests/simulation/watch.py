@@ -19,7 +19,7 @@ from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
 from .model import LONGEST_MESSAGE, meaning_of
-from .sockets import Socket, unacknowledged
+from .sockets import Socket, failure, unacknowledged
 from .watched import WatchedConnection, WatchedStream
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ class Watch:
             mock.patch.object(kv.server, "Connection", WatchedConnection),
             mock.patch.object(kv.server, "Stream", WatchedStream),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
+            mock.patch.object(tcp, "failure", failure),
             self.world.signals.in_place(),
         ):
             yield

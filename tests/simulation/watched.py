@@ -382,13 +382,18 @@ class WatchedConnection(kv.server.Connection):
             return self.disturb("it kept on sending")
         if self.due not in (Deadline.LINGER, Deadline.DELIVERY):
             raise Failure(f"{self.client.name}: its socket is closed for no reason")
+        if self.due is Deadline.DELIVERY and sim.dead:
+            return self.disturb("it was reset while the kernel delivered")
         self.must_have_waited(self.due)
         return self.disturb("it kept us waiting")
 
     def must_have_waited(self, due: Deadline) -> None:
         """Checks that a deadline has passed."""
         since = max(self.due_since, self.acknowledged_at)
-        if self.due is not due or self.kernel.now + self.watch.tolerance < since + self.watch.limits.patience(due):
+        if (
+            self.due is not due
+            or self.kernel.now + self.watch.tolerance < since + self.watch.limits.patience(due)
+        ):
             raise Failure(f"{self.client.name}: {due} strikes too soon")
 
     def disturb(self, why: str) -> None:

@@ -132,7 +132,9 @@ class World:
             raise Failure(f"no end after {MOST_TURNS} turns")
         if self.watch.stopping or self.signals.waiting or self.server.connections:
             return
-        if self.reactor._deferred or any(listening.queue or listening.resting for listening in self.listening):
+        if self.reactor._deferred or any(
+            listening.queue or listening.resting for listening in self.listening
+        ):
             return
         if all(client.settled for client in self.clients):
             # Nobody is left: now nothing may be left of anybody, timers included.
