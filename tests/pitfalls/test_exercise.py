@@ -36,7 +36,7 @@ def solution(way: type[Pitfall]) -> str:
     parts = []
     for name, own in wanted(way).items():
         ours = resolve_name(name)
-        if inspect.isfunction(ours):
+        if inspect.isfunction(ours) and ours.__module__.startswith("kv."):
             parts.append(f"import {ours.__module__} as house")
             parts.append(
                 "globals().update({k: v for k, v in vars(house).items() if k[:2] != '__'})"
