@@ -236,7 +236,9 @@ class Stream:
             if self.holds is NO_HOLD:
                 if self._lines.waiting:
                     self._hand_over(self._lines.next())
-                elif not self._registration.interest & READ and self.incoming in READING:
+                elif self.incoming is Incoming.DRAINING or (
+                    self.incoming is OPEN and not self._registration.interest & READ
+                ):
                     self._read()
             self._settle()
         except Exception as error:
