@@ -331,7 +331,9 @@ class Stream:
             room = max(0, self._high_water() - len(self._unsent))
             allowed = islice(lines, 1 + room // self._limits.line_size)
         self.heard = self._reactor.woken
-        turns.left -= self._owner.lines_received(allowed, turns.share)
+        share, left = turns.share, turns.left - turns.reserved
+        budget = share if share < left else left  # noqa: FURB136 (`min` takes five times as long)
+        turns.left -= self._owner.lines_received(allowed, budget)
         if length_hint(lines) or self._lines.rest:
             self._settled = False  # what is left waits for the next turn
         elif self._lines.too_long:
