@@ -397,14 +397,16 @@ class Stream:
     def _step(self, event: Event) -> None:
         """The one door for transitions. Raises `RuntimeError` if there is none."""
         self._settled = False
-        before = self.incoming
-        self.incoming, self.outgoing = after(event, before, self.outgoing)
+        before, sending = self.incoming, self.outgoing
+        self.incoming, self.outgoing = after(event, before, sending)
         if self.incoming is Incoming.DRAINING and before is OPEN:
             self._allowance = self._limits.linger_size
         elif self.incoming is Incoming.DISCARDING:
             self.holds &= ~Hold.PEER  # a peer that reads only when it has sent all must be read
-        if self.outgoing is Outgoing.BROKEN:
-            self.undelivered += len(self._unsent)
+        if self.outgoing is Outgoing.BROKEN is not sending:
+            held = len(self._unsent) + (tcp.unacknowledged(self._sock) or 0)
+            farewell = self._farewell - (sending is not Outgoing.SHUT)
+            self.undelivered = max(0, held - farewell)
             self._unsent = b""
         if not self._running:
             self._settle_soon()
@@ -553,10 +555,6 @@ class Stream:
         """Closes the socket, and gives back all that belongs to it."""
         self._error = error
         self._start_timer(None)
-        held = tcp.unacknowledged(self._sock) or 0
-        if self.outgoing is Outgoing.SHUT:
-            held = max(0, held - self._farewell)
-        self.undelivered += held
         self._lines.clear()
         self._step(Event.ABORT)
         self._turns.unsent -= self._backlog
