@@ -79,7 +79,8 @@ class World:
         self.model = Model(self.store.capacity)
         self.listening = [Listening(self.kernel) for _ in range(rng.choice((1, 1, 2)))]
         self.kernel.descriptor_limit = rng.choice((7, 9, 1024))
-        self.mistakes = rng.choice((0, 0, 0, 0.001, 0.02))  # the chance of one in a notification
+        #: The chance of a mistake of the server in a notification.
+        self.mistakes = rng.choice((0.001, 0.02)) if rng.random() < 0.2 else 0.0
         self.signals = Signals(self.kernel)
         self.reactor = Reactor(self.kernel.selector, self.kernel.time)  # type: ignore[arg-type]
         self.cut_short_at = float("inf")
