@@ -283,16 +283,16 @@ class Caller:
         self._reactor.stop()
 
     def replied(self, _: Command | None, reply: str) -> None:
-        """One more reply."""
+        """One more reply. The call returns with the last one; DISCONNECT's, with the end."""
         self._replies.append(reply)
-
-    def may_send(self) -> None:
-        """Sends more. The call returns with the last reply; DISCONNECT's, with the end."""
-        self._send_more()
-        if not self._answered and len(self._replies) == self._awaited:
+        if len(self._replies) == self._awaited:
             self._answered = True
             if not self._leaving:
                 self._reactor.stop()
+
+    def may_send(self) -> None:
+        """Sends more."""
+        self._send_more()
 
     def ended(self, error: Exception | None) -> None:
         """The connection is gone."""

@@ -113,7 +113,7 @@ class Progress:
         text = progress(lines, share, self._reactor.time() - self._start)
         columns = 80
         with suppress(OSError):
-            columns = os.get_terminal_size(2).columns
+            columns = os.get_terminal_size(2).columns or 80
         self._screen.status(text[: columns - 1])
         self._timer = self._reactor.call_later(PERIOD, self._show)
 

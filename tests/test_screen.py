@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from pitfalls.in_process import Pipe, client, turn
+from pitfalls.in_process import OPTIONS, Pipe, client, turn
 
 from kv.screen import progress
 from kv.shell import Options
@@ -53,7 +53,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
 LINES = 1000
 
 
-def shown(screen: Screen, tmp_path: Path, options: Options = Options("alice", 10)) -> list[str]:
+def shown(screen: Screen, tmp_path: Path, options: Options = OPTIONS) -> list[str]:
     """What the terminal shows at once, after a second, and when the script is over."""
     script = tmp_path / "script"
     script.write_text("GET k\n" * LINES)
@@ -78,7 +78,9 @@ def shown(screen: Screen, tmp_path: Path, options: Options = Options("alice", 10
         texts.append(screen.text())
         answer(LINES - 100)
         turn(shell, lambda: not shell._link.idle)
-        assert server.serve() == ["DISCONNECT"]
+        assert server.read_text() == "DISCONNECT"
+        server.reply("DISCONNECT: OK")
+        server.half_close()
         turn(shell, lambda: shell._status is not None)
         texts.append(screen.text())
     return texts
