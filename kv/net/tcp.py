@@ -41,7 +41,7 @@ KEEPALIVE = {
 LINUX, MACOS = platform.system() == "Linux", platform.system() == "Darwin"
 
 #: For `send`: a peer that is gone is an error, EPIPE, and no signal. Python ignores SIGPIPE, but a
-#: host program may have set it back to its default, which ends the process (45). macOS has an
+#: host program may have set it back to its default, which ends the process. macOS has an
 #: option of the socket instead, which Python does not name.
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 SO_NOSIGPIPE = 0x1022

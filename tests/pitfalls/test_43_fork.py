@@ -1,11 +1,15 @@
 """fork: parent and child share the connection and the selector
 
-A program that holds a connection forks: a web server that starts its workers, `multiprocessing`, a
-daemon. The child has copies of all descriptors, and they stand for the same things. Two processes
-now take octets out of one stream, and each gets some of the other's replies. When the child ends
-or throws its copy away, what it does politely is done to the parent: it disconnects the parent's
-session. The selector is shared, too: what the child unregisters from the epoll is not watched for
-the parent any more, and the parent waits for ever.
+A program that holds a connection forks: a web server starts its workers, or `multiprocessing` does.
+The child has a copy of every descriptor, and both copies stand for one thing. Two processes now
+take octets out of one stream, and each gets some of the other's replies.
+
+What the child does politely is done to the parent. When it closes its copy of a client, that
+disconnects the parent's session. The selector is shared, too: what the child unregisters is not
+watched for the parent any more.
+
+What one sees: a session that ends by itself, values of somebody else's keys, or a parent that waits
+for ever, and all that only after a fork.
 """
 
 import os

@@ -1,11 +1,14 @@
 """Re-entrancy: a second caller in the middle of a call
 
-A call of a blocking client writes a command and waits for the reply. While it waits, other code
+A call of a blocking client sends a command and waits for the reply. While it waits, other code
 runs: a second thread, a signal handler, a finaliser that the garbage collector calls. If that code
-uses the same client, its command goes between two others, and it takes the first reply that comes,
-which is the reply to the first caller's command. Nothing fails; both have a value, of somebody
-else's key. A flag that is tested and then set has a gap between the two, and that is where the
-signal comes.
+uses the same client, it takes the first reply that comes, and that belongs to the first caller.
+Nothing fails. Both have a value, of somebody else's key.
+
+A flag that is tested and then set does not help: there is a gap between the two, and the signal
+comes there.
+
+What one sees: wrong values, now and then, in a program with threads or signal handlers.
 """
 
 import signal

@@ -103,7 +103,7 @@ class Socket:
             return b""
         raise BlockingIOError(errno.EAGAIN, "nothing has arrived")
 
-    def send(self, data: bytearray, flags: int = 0) -> int:
+    def send(self, data: bytearray, _flags: int = 0) -> int:
         """How many octets of `data` fit; fewer if the dice say so."""
         kernel = self.kernel
         self._check("send")
