@@ -1,12 +1,15 @@
 """`make run-client` at a terminal: line editing and history where rlwrap is installed."""
 
 import contextlib
+import fcntl
 import os
 import select
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +31,7 @@ class Terminal:
 
     def __init__(self, directory: Path, *args: str) -> None:
         self.master, self.slave = os.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self._seen = ""
         command = [str(shutil.which("make")), "run-client", *args]
         environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
