@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT, Server
+from conftest import PATIENCE, ROOT, Server, wait_until
 from fake import FakeServer
 from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 
 from kv.link import WINDOW
+from kv.net.tcp import unacknowledged
 
 MakePeer = Callable[..., Peer]
 
@@ -698,6 +699,43 @@ def test_replies_that_came_before_the_connection_was_lost_are_printed(
     assert out == "1\n2\n"
     assert "connection lost" in notices
     assert "line 2 was the last that was answered, 1 after it were sent" in notices
+
+
+def test_every_reply_that_came_before_a_reset_is_printed(
+    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+) -> None:
+    """The client still sends when the reset comes; a failed send does not end reading."""
+    for _ in range(5):
+        client = start(port=fake.port, stdin=script_file("GET x\n" * 1000))
+        conversation = fake.accept().connect()
+        for number in range(170):
+            conversation.read_text()
+            conversation.reply(str(number))
+        # A reset also voids what this kernel has not sent: the client's has to have it all.
+        wait_until(lambda: not unacknowledged(conversation.socket), "acknowledgement")  # noqa: B023
+        conversation.reset()  # with unread commands
+        assert client.wait() == 3
+        out, notices, _ = client.end()
+        assert out == "".join(f"{number}\n" for number in range(170))
+        assert "line 170 was the last that was answered, " in notices
+
+
+def test_every_reply_of_a_server_that_is_killed_in_a_script_is_printed(
+    start_server: Callable[..., Server], start: Start, script_file: Callable[[str], Any]
+) -> None:
+    """What the notice says of the last line answered is what was printed."""
+    for _ in range(3):
+        server = start_server()
+        client = start(port=server.port, stdin=script_file("PUT x\n1\n" + "GET x\n" * 300_000))
+        for _ in range(200):
+            client.read_line()
+        server.process.kill()
+        out, notices, status = client.end()
+        server.process.wait()
+        assert status == 3
+        answered = re.search(r"line (\d+) was the last that was answered", notices)
+        assert answered and out.endswith("1\n")
+        assert 200 + out.count("\n") == int(answered[1]) - 1  # PUT took two lines
 
 
 def test_a_loss_says_how_many_lines_were_answered_and_how_many_sent(
