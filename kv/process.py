@@ -12,6 +12,7 @@ import time
 from functools import partial
 
 from kv.net.listener import listen
+from kv.net.log import plural
 from kv.net.reactor import Reactor
 from kv.protocol.cipher import ARITHMETIC, PrivateKey
 from kv.protocol.conversation import Service
@@ -87,7 +88,7 @@ def serve(
     finally:
         reactor.close()
     if server.cut_short:
-        log.warning("stopped; %d connections were cut short", server.cut_short)
+        log.warning("stopped; %s cut short", plural(server.cut_short, "connection"))
         return 1
     log.info("stopped")
     return 0

@@ -6,8 +6,10 @@ one place.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from kv.net.reactor import Reactor, Timer
 from kv.net.stdio import HIGH_WATER, Output, escaped
@@ -84,6 +86,61 @@ class Screen:
     def _fresh_line(self) -> bytes:
         prompt, self._prompt = self._prompt, ""
         return b"\n" if prompt else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command whose reply is awaited: the number of its last line, and how many it has."""
+
+    line: int
+    lines: int
+
+
+class Order:
+    """What is to be shown, in the order of the lines that it belongs to.
+
+    Commands run ahead of their replies. What is to be said about a line waits for the replies to
+    the lines before it.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._queue: deque[Sent | str] = deque()
+        self.answered = 0  # the number of the last line that has its reply
+
+    def __len__(self) -> int:
+        """Replies that are awaited, and notices that wait for them."""
+        return len(self._queue)
+
+    def sent(self, line: int, lines: int) -> None:
+        """A command was sent; `line` is the last of its `lines`."""
+        self._queue.append(Sent(line, lines))
+
+    def say(self, text: str) -> None:
+        """A notice about the line that was taken last."""
+        self._queue.append(text)
+        self._show_notices()
+
+    def replied(self, reply: str | None) -> None:
+        """The oldest command has its reply; None is one that nobody wants to see."""
+        sent = self._queue.popleft()
+        assert isinstance(sent, Sent)
+        self.answered = sent.line
+        if reply is not None:
+            self._screen.show(reply)
+        self._show_notices()
+
+    def give_up(self) -> int:
+        """No more replies will come: shows all notices; how many lines have been sent in vain."""
+        sent = [each for each in self._queue if isinstance(each, Sent)]
+        self._queue = deque(each for each in self._queue if isinstance(each, str))
+        self._show_notices()
+        return sum(each.lines for each in sent)
+
+    def _show_notices(self) -> None:
+        while self._queue and isinstance(text := self._queue[0], str):
+            self._queue.popleft()
+            self._screen.say(text)
 
 
 class Progress:

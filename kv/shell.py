@@ -8,7 +8,6 @@ import errno
 import os
 import signal
 import termios
-from collections import deque
 from dataclasses import dataclass
 
 from kv.errors import Refused
@@ -18,7 +17,7 @@ from kv.net.reactor import Reactor
 from kv.net.stdio import Input
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Message, Wire
-from kv.screen import Progress, Screen, shows_progress
+from kv.screen import Order, Progress, Screen, shows_progress
 from kv.typed import LONGEST, Notice, Typed
 
 #: Exit statuses; 2, a wrong option, is argparse's.
@@ -39,14 +38,6 @@ class Options:
     quiet: bool = False  # no line of progress
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A command whose reply is awaited: the number of its last line, and how many it has."""
-
-    line: int
-    lines: int
-
-
 class Shell:
     """One run of the interactive client."""
 
@@ -60,8 +51,7 @@ class Shell:
         self._input = Input(self._reactor, 0, LONGEST + 1, self._advance)
         self._typed = Typed(wire)
         self._progress: Progress | None = None
-        self._queue: deque[Sent | Notice] = deque()  # what is to be shown, in this order
-        self._answered = 0  # the last line that has its reply
+        self._order = Order(self._screen)
         self._connected = False
         self._leaving = False  # nothing more is taken from the input
         self._silent = False  # the end of input disconnects, and that reply is not shown
@@ -111,14 +101,10 @@ class Shell:
             self._screen.show(reply)
             self._link.hold(self._screen.full)  # or a server that floods fills the memory
             return
-        sent = self._queue.popleft()
-        assert isinstance(sent, Sent)
-        self._answered = sent.line
-        if not (self._silent and command.message is Message.DISCONNECT):
-            self._screen.show(reply)
+        farewell = self._silent and command.message is Message.DISCONNECT
+        self._order.replied(None if farewell else reply)
         if reply == f"{command.message.value}: ERROR":
             self._failed = True
-        self._show_notices()
 
     def may_send(self) -> None:
         """There may be room for more lines."""
@@ -128,9 +114,7 @@ class Shell:
         """The connection is over: says why, and leaves once everything is shown."""
         if self._progress is not None:
             self._progress.stop()
-        owed = sum(sent.lines for sent in self._queue if isinstance(sent, Sent))
-        self._queue = deque(each for each in self._queue if isinstance(each, Notice))
-        self._show_notices()
+        owed = self._order.give_up()
         broken = self._screen.error
         # A reader that has had enough (`| head`) is no error; a full disk is (32).
         if broken is not None and broken.errno != errno.EPIPE:
@@ -168,8 +152,8 @@ class Shell:
             return f"{text}; is the server running?"
         if not self._link.greeted and isinstance(error, ConnectionError) and not error.errno:
             return f"{text}; does it use other --key-bits?"
-        if self._connected and not self._interactive and (self._answered or owed):
-            last = f"line {self._answered}" if self._answered else "no line"
+        if self._connected and not self._interactive and (self._order.answered or owed):
+            last = f"line {self._order.answered}" if self._order.answered else "no line"
             text += f"; {last} was the last that was answered, {owed or 'none'} after it were sent"
         return text
 
@@ -194,7 +178,7 @@ class Shell:
         return (
             self._connected
             and self._link.room > 0
-            and len(self._queue) < 2 * WINDOW  # refusals that wait for earlier replies count, too
+            and len(self._order) < 2 * WINDOW  # refusals that wait for earlier replies count, too
             and not self._screen.full
         )
 
@@ -212,7 +196,7 @@ class Shell:
 
     def _send(self, command: Command, lines: int) -> None:
         self._link.send(command)
-        self._queue.append(Sent(self._typed.lines, lines))
+        self._order.sent(self._typed.lines, lines)
 
     def _end_of_input(self) -> None:
         if self._input.error is not None:
@@ -245,28 +229,25 @@ class Shell:
             text = f"line {self._typed.lines}: {text}"
             if self._options.strict:
                 text += "; the script ends here"
-        self._queue.append(Notice(text))
-        self._show_notices()
+        self._order.say(text)
         if notice.refused and self._options.strict and not self._interactive:
             self._leave()
-
-    def _show_notices(self) -> None:
-        while self._queue and isinstance(notice := self._queue[0], Notice):
-            self._queue.popleft()
-            self._screen.say(notice.text)
 
     def _prompt(self) -> None:
         if self._interactive and self._connected and not self._leaving:
             put = self._typed.put
             if put is not None and not put.refused:
                 self._screen.prompt("value> ")
-            elif not self._queue and self._link.idle:
+            elif not self._order and self._link.idle:
                 self._screen.prompt("value (skipped)> " if put else "kv> ")
 
     def _done(self) -> tuple[int, float]:
         """Lines answered, and which share of the input that is."""
         lines = self._typed.lines
-        return self._answered, self._input.share * self._answered / lines if lines else 0
+        return (
+            self._order.answered,
+            self._input.share * self._order.answered / lines if lines else 0,
+        )
 
     def _written(self) -> None:
         if self._status is None:

@@ -69,7 +69,7 @@ def shown(screen: Screen, tmp_path: Path, options: Options = OPTIONS) -> list[st
                 turn(shell, lambda: not shell._link.idle)
                 assert server.read_text() == "GET k"
                 server.reply("v")
-                turn(shell, lambda before=shell._answered: shell._answered > before)
+                turn(shell, lambda before=shell._order.answered: shell._order.answered > before)
 
         answer(100)
         texts = [screen.text()]

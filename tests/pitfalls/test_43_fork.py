@@ -18,7 +18,7 @@ from contextlib import suppress
 from fake import Conversation, FakeServer
 
 from kv import Client, PrivateKey
-from kv.client import Caller
+from kv.caller import Caller
 from kv.link import Link
 
 from .pitfall import Failure, Pitfall
@@ -50,7 +50,7 @@ class TestClose(Pitfall):
 
     usually = "the child disconnects the parent's session"
     handled = Caller.drop
-    naive = {"kv.client.os": SameProcess()}
+    naive = {"kv.caller.os": SameProcess()}
 
     def scenario(self) -> str:
         texts: list[str] = []
@@ -83,7 +83,7 @@ class TestSelector(Pitfall):
 
     usually = "what the child unregisters is not watched for the parent any more"
     handled = Link.forget
-    naive = {"kv.client.Caller.drop": unregister}
+    naive = {"kv.caller.Caller.drop": unregister}
 
     def scenario(self) -> str:
         with FakeServer() as fake:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from fake import Conversation, FakeServer
 
 from kv import Client, PrivateKey
-from kv.client import Caller
+from kv.caller import Caller
 
 from .pitfall import Failure, Pitfall
 
@@ -34,7 +34,7 @@ class TestSignalHandler(Pitfall):
 
     usually = "a caller gets the value of somebody else's key, or waits for ever"
     handled = Caller.execute
-    naive = {"kv.client.Caller.execute": execute}
+    naive = {"kv.caller.Caller.execute": execute}
 
     def scenario(self) -> str:
         said: list[object] = []
