@@ -80,7 +80,6 @@ class Caller:
         if os.getpid() != self._process:
             self.drop("it belongs to the process that made it")
         elif not self.closed:
-            self._reactor.call_later(self._timeout, self._reactor.stop)  # however polite it is
             with suppress(OSError):
                 self.execute(DISCONNECT)
             self._abandon("close was called")
@@ -125,6 +124,8 @@ class Caller:
         self._awaited = len(commands)
         self._leaving = commands == DISCONNECT
         self._answered = False
+        if self._leaving:  # however long the server takes to say goodbye and to close
+            self._reactor.call_later(self._timeout, self._reactor.stop)
         if commands:
             self._run()
         return self._replies
