@@ -42,6 +42,12 @@ SEEDS := 1000
 SEED :=
 ## the one pitfall to tell in full
 N :=
+## the one step of the ladder to tell in full
+STEP :=
+## a file to begin with: what is usually written about pitfall N
+START :=
+## a file of your own, to be tried in the place of what is usually written
+TRY :=
 ## interpreter that makes .venv; once made, .venv stays until another is named
 PYTHON := python3
 
@@ -49,12 +55,14 @@ GMPY := gmpy2==2.3.2
 LINTERS := ruff==0.17.6 mypy==2.4.1
 
 # The programs have no use for them, and exporting would expand a `$` in a value.
-unexport HOST PORT ID RLWRAP ARGS QUICK SEEDS SEED N PYTHON
+unexport HOST PORT ID RLWRAP ARGS QUICK SEEDS SEED N STEP START TRY PYTHON
 
 # $(value X) is what was typed, a `$` included; `quote` makes it one word of the shell.
 quote = '$(subst ','\'',$(1))'
 address = --host=$(call quote,$(value HOST)) --port=$(call quote,$(value PORT))
+option = $(if $(value $(2)),--$(1)=$(call quote,$(value $(2))))
 identity = $(if $(value ID),--id=$(call quote,$(value ID)))
+learners = $(call option,start,START) $(call option,try,TRY)
 worlds = $(if $(value SEED),--seed=$(call quote,$(value SEED)),--seeds=$(call quote,$(value SEEDS)))
 
 # The programs take the shell's place (`exec`), so that signals reach them and not a shell.
@@ -76,7 +84,11 @@ test: venv
 
 ## show each pitfall with the code that falls into it, and with this project's
 pitfalls: venv
-	@exec .venv/bin/python -m tests.pitfalls $(if $(value N),$(call quote,$(value N))) $(value ARGS)
+	@exec .venv/bin/python -m tests.pitfalls $(if $(value N),$(call quote,$(value N))) $(learners) $(value ARGS)
+
+## try one small server in nine steps, each with all that clients do to servers
+ladder: venv
+	@exec .venv/bin/python -m tests.ladder $(call option,step,STEP) $(call option,try,TRY) $(value ARGS)
 
 ## watch a server with four clients, for ten seconds; leaves demo.svg
 demo: venv
@@ -118,7 +130,7 @@ clean:
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache demo.svg
 	@find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run-server run-client test pitfalls demo simulate bench soak fast lint clean venv
+.PHONY: help run-server run-client test pitfalls ladder demo simulate bench soak fast lint clean venv
 
 # .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It
 # is written last and removed first, so a .venv is whole when that file says what it should.

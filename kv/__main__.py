@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 from kv import __version__
 from kv.net.address import resolve
@@ -24,6 +26,9 @@ from kv.protocol.store import Store
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
 from kv.shell import Options as ShellOptions
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 
 def port(text: str) -> int:
@@ -88,8 +93,9 @@ def parser() -> argparse.ArgumentParser:
         "server",
         parents=[both],
         allow_abbrev=False,
-        help="serve until SIGINT or SIGTERM",
-        description="Serves until SIGINT or SIGTERM. --port 0 takes a free port. Exit status:"
+        help="serve until SIGINT, SIGTERM or SIGHUP",
+        description="Serves until SIGINT, SIGTERM or SIGHUP; with --tls-cert, SIGHUP has the"
+        " certificates read again instead. --port 0 takes a free port. Exit status:"
         " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
         " 128 + N ended at once by a further signal N.",
     )
@@ -127,6 +133,12 @@ def parser() -> argparse.ArgumentParser:
         "SECONDS",
         "longest time to finish with the clients",
     )
+    files(
+        server,
+        *("--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)"),
+        *("--tls-key", "its key, if that is not in the same file"),
+        *("--tls-client-ca", "let only clients in that have a certificate of these authorities"),
+    )
     server.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],
@@ -151,6 +163,18 @@ def parser() -> argparse.ArgumentParser:
         help="client id (user name, process id and something random)",
     )
     option(client, "--timeout", seconds, 10, "SECONDS", "longest wait, also to connect")
+    client.add_argument(
+        "--tls", action="store_true", help="speak TLS 1.3, and believe the system's authorities"
+    )
+    files(
+        client,
+        *("--tls-ca", "speak TLS 1.3, and believe these authorities (PEM)"),
+        *("--tls-cert", "show this certificate (PEM) to a server that wants one"),
+        *("--tls-key", "its key, if that is not in the same file"),
+    )
+    client.add_argument(
+        "--tls-name", metavar="NAME", help="whose certificate it must be, if not HOST's"
+    )
     client.add_argument(
         "--raw",
         action="store_true",
@@ -182,6 +206,12 @@ def option(
     """Adds an option with a value; its help shows the default."""
     text = f"{help_text} (%(default)s)"
     to.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
+
+
+def files(to: argparse.ArgumentParser, *names_and_helps: str) -> None:
+    """Adds options that name a file."""
+    for name, help_text in zip(names_and_helps[::2], names_and_helps[1::2], strict=True):
+        to.add_argument(name, metavar="FILE", help=help_text)
 
 
 def default_id() -> str:
@@ -229,25 +259,57 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
     )
     host, port = options.host, options.port
     store = Store(options.max_memory, options.max_session_memory or options.max_memory // 4)
+    rest = store, options.shutdown_timeout, server_certificates(options)
     try:
-        return serve(host, port, wire, settings, store, options.shutdown_timeout)
+        return serve(host, port, wire, settings, *rest)
+    except ValueError as error:
+        log.error("cannot speak TLS: %s", error)
+        return FAILED
     except OSError as error:
         reason = error.strerror or error
         log.error("cannot listen on %s port %d: %s", host, port, reason)
         return FAILED
 
 
+def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[], Tls]] | None":
+    """What reads them, if there are to be any; whoever speaks plainly does not wait for `ssl`."""
+    if options.tls_cert is None:
+        if options.tls_key or options.tls_client_ca:
+            options.role_parser.error("--tls-key and --tls-client-ca need --tls-cert")
+        return None
+    from kv.net.credentials import server_tls  # noqa: PLC0415 (as is `Trace`)
+
+    certificate = options.tls_cert, options.tls_key or options.tls_cert
+    return partial(server_tls, *certificate, options.tls_client_ca)
+
+
+def client_layer(options: argparse.Namespace) -> "Tls | None":
+    """TLS for one connection, if it is to be spoken. Raises `ValueError`."""
+    if not (options.tls or options.tls_ca):
+        if options.tls_cert or options.tls_key or options.tls_name:
+            options.role_parser.error("--tls-cert, --tls-key, --tls-name need --tls or --tls-ca")
+        return None
+    from kv.net.credentials import client_context, client_tls  # noqa: PLC0415 (as is `Trace`)
+
+    context = client_context(options.tls_ca, options.tls_cert, options.tls_key)
+    return client_tls(context, options.tls_name or options.host)
+
+
 def run_client(options: argparse.Namespace, wire: Wire) -> int:
     """Talks to a server; all that blocks is done before the reactor runs (27)."""
     try:
+        tls = client_layer(options)
         addresses = resolve(options.host, options.port)
+    except ValueError as error:
+        say(f"cannot speak TLS: {error}")
+        return FAILED
     except OSError as error:
         say(f"cannot connect to {options.host}: {error.strerror or error}")
         return LOST
     key = PrivateKey.generate(wire.key_bits)
     how = ShellOptions(options.id, options.timeout, options.raw, options.strict, options.quiet)
     try:
-        return Shell(addresses, wire, key, how).run()
+        return Shell(addresses, wire, key, how, tls).run()
     except KeyboardInterrupt:
         if os.isatty(1):
             with suppress(OSError):

@@ -8,12 +8,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from kv.link import Link
 from kv.net.address import Address
 from kv.net.reactor import Reactor
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Wire
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 DISCONNECT = (Command.disconnect(),)
 
@@ -39,6 +43,7 @@ class Caller:
         key: PrivateKey,
         client_id: str,
         timeout: float,
+        tls: "Tls | None" = None,
     ) -> None:
         self.closed = ""  # why, once it is
         self._process = os.getpid()
@@ -51,7 +56,7 @@ class Caller:
         self._answered = False  # all that the caller waits for is there
         self._error: Exception | None = None
         self._reactor = Reactor()
-        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout)
+        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout, tls=tls)
         self._run()
 
     @property

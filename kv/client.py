@@ -1,13 +1,19 @@
 """Joins them for callers: the `Client` library, which blocks its caller and nobody else."""
 
 import warnings
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from kv.caller import Caller
 from kv.errors import PutRefused
 from kv.net.address import resolve
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import FIXED_REPLIES, Command, Message, Reply, Wire
+
+if TYPE_CHECKING:
+    import os
+    import ssl
+
+    from kv.net.tls import Tls
 
 T = TypeVar("T")
 
@@ -36,6 +42,10 @@ class Client:
     connect often make one with `PrivateKey.generate()` and hand it in as `key`. `key_bits` and
     `receive_buffer_size`, in bits, must be the server's.
 
+    With `tls` TLS 1.3 is spoken: `tls` is a file with the certificates of the authorities to be
+    believed (PEM), True for the system's, or an `ssl.SSLContext`, which can have a certificate of
+    one's own. The server's certificate must be for `host`, or for `tls_name` if that is given.
+
     Any thread may use a client, but one call at a time. A call from a second thread, from a signal
     handler or from a callback while another one runs raises `RuntimeError`, and the one that runs
     goes on. So does any call in a child after `fork`: the connection stays the parent's, whatever
@@ -57,6 +67,8 @@ class Client:
         key: PrivateKey | None = None,
         key_bits: int = 512,
         receive_buffer_size: int = 4096,
+        tls: "ssl.SSLContext | str | os.PathLike[str] | Literal[True] | None" = None,
+        tls_name: str | None = None,
     ) -> None:
         """Raises `OSError` if there is no connection, `ConnectRefused` if the id is in use."""
         if not 0 < port < 65536:
@@ -68,9 +80,14 @@ class Client:
             raise ValueError(f"the key has {key.bits} bits, not {key_bits}")
         self._client_id = client_id
         Command.connect(self._wire, client_id)  # an id that cannot be sent is refused right here
+        layer = None
+        if tls is not None:
+            from kv.net.credentials import client_tls  # noqa: PLC0415 (it takes 10 ms)
+
+            layer = client_tls(tls, tls_name or host)
         addresses = resolve(host, port)
         self._caller = Caller(
-            addresses, self._wire, key or PrivateKey.generate(key_bits), client_id, timeout
+            addresses, self._wire, key or PrivateKey.generate(key_bits), client_id, timeout, layer
         )
 
     def put(self, key: str, value: str) -> None:

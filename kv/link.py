@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kv.errors import ConnectRefused, Violation
 from kv.net.address import Address, shown
@@ -21,6 +21,9 @@ from kv.protocol.conversation import ClientConversation
 from kv.protocol.messages import Command, Message, Reply, Wire
 
 log = logging.getLogger("kv")
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 #: Commands sent whose replies are still to come; more wait, so that a script of a million
 #: commands takes no more memory than one of a hundred (34).
@@ -67,6 +70,7 @@ class Link:
         owner: LinkOwner,
         timeout: float,
         raw: bool = False,
+        tls: "Tls | None" = None,
     ) -> None:
         self._reactor = reactor
         self._wire = wire
@@ -76,6 +80,7 @@ class Link:
         self._timeout = timeout
         self._error: Exception | None = None  # why we close, when it is we who do
         self._raw = raw
+        self._tls = tls
         self._half_closed = False
         self._held = False
         self._over = False  # nothing more is taken
@@ -222,7 +227,7 @@ class Link:
 
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed; an error of `ours` is the caller's to see, too."""
-        self._end(error if ours else self._error or error)
+        self._end(error if ours else self._explained(self._error or error))
 
     def _end(self, error: Exception | None) -> None:
         self._stop_waiting()
@@ -235,6 +240,18 @@ class Link:
         self._over = True
         self._stream.close()
 
+    def _explained(self, error: Exception | None) -> Exception | None:
+        """`error`, and what may be behind it if the server has not sent its key yet."""
+        if not isinstance(error, OSError) or isinstance(error, Violation):
+            return error
+        if self._conversation.peer is not None:
+            return error
+        if self._tls is not None:
+            hint = ": perhaps it does not speak TLS" if self._tls.shaking else ""
+        else:
+            hint = "" if isinstance(error, TimeoutError) else ": perhaps it speaks TLS"
+        return type(error)(f"{error.strerror or error}{hint}") if hint else error
+
     def _socket_connected(self, sock: socket.socket) -> None:
         # A client always reads: if it, too, read nothing while it cannot send, both would wait.
         limits = Limits(
@@ -245,7 +262,7 @@ class Link:
         )
         turns = Turns(self._reactor, unsent_limit=sys.maxsize)
         self._sock = sock
-        self._stream = Stream(self._reactor, sock, self, limits, turns)
+        self._stream = Stream(self._reactor, sock, self, limits, turns, self._tls)
         self._stream.write(self._conversation.key.public.to_line() + b"\n")
         self._stream.flush()
 

@@ -9,7 +9,9 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kv.net.listener import listen
 from kv.net.log import plural
@@ -19,6 +21,9 @@ from kv.protocol.conversation import Service
 from kv.protocol.messages import Wire
 from kv.protocol.store import Store
 from kv.server import Server, Settings
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 log = logging.getLogger("kv")
 statistics = logging.getLogger("kv.statistics")
@@ -37,16 +42,24 @@ RESERVED = 64
 
 
 def serve(
-    host: str, port: int, wire: Wire, settings: Settings, store: Store, shutdown_timeout: float
+    host: str,
+    port: int,
+    wire: Wire,
+    settings: Settings,
+    store: Store,
+    shutdown_timeout: float,
+    read_tls: "Callable[[], Callable[[], Tls]] | None" = None,
 ) -> int:
     """Serves until a signal comes; returns the exit status. Raises `OSError` if it cannot start.
 
-    `shutdown_timeout` is in seconds.
+    `shutdown_timeout` is in seconds. `read_tls` reads the certificates of a server that speaks TLS,
+    and gives what makes a `Tls` with them. It raises `ValueError` if they cannot be used.
 
     All that blocks is done before the reactor runs: making the key, resolving the name, and the
     imports that others make only when they are needed (27, 47).
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it asks for statistics, and there are none yet
+    tls = read_tls() if read_tls is not None else None
     key = PrivateKey.generate(wire.key_bits)
     started = time.perf_counter()
     service = Service(wire, key, store)
@@ -67,16 +80,28 @@ def serve(
     def tell() -> None:
         statistics.info("%s", server.statistics())
 
+    def read_again() -> None:
+        """For new connections; those that there are keep the certificate that they have seen."""
+        assert read_tls is not None
+        try:
+            server.tls = read_tls()
+        except ValueError as error:
+            log.error("SIGHUP received; the certificates in use stay: %s", error)
+        else:
+            log.info("SIGHUP received; the certificates were read again")
+
     try:
         for number in ENDING:
             # Whoever started this process may have had it ignored, as `nohup` does for SIGHUP and
             # a shell for the SIGINT of what runs in the background: it stays so (45).
             if signal.getsignal(number) is not signal.SIG_IGN:
                 reactor.on_signal(number, partial(stop, number))
+        if read_tls is not None:  # whoever gives certificates wants to renew them, and not to stop
+            reactor.on_signal(signal.SIGHUP, read_again)
         reactor.on_signal(signal.SIGUSR1, tell)
         # A mask is inherited, too, and what is blocked never comes: nobody could end this (45).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGUSR1})
-        server = Server(reactor, service, settings, sockets)
+        server = Server(reactor, service, settings, sockets, tls)
         log.info("arithmetic: %s", ARITHMETIC)
         if longest > LONG_TURN:
             log.warning("one message can take %.0f ms, and everybody waits (26)", longest * 1000)

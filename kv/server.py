@@ -7,25 +7,31 @@ Whatever happens to a connection, from a reset by its peer to a mistake in this 
 import logging
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from kv.errors import Violation
 from kv.net.address import Address, shown
 from kv.net.directions import Incoming
 from kv.net.listener import Listener
 from kv.net.log import PEERS, plural
-from kv.net.owner import Limits, Stalled
+from kv.net.owner import Limits, Stalled, TlsError
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
 from kv.net.turns import BUDGET, QUANTUM, UNSENT, Turns
 from kv.protocol.conversation import ServerConversation, Service
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 log = logging.getLogger("kv")
 peers = logging.getLogger(PEERS)
 
 #: Units of work that accepting a connection is.
 ACCEPTING = 60
+#: Octets asked of one `recv` when TLS is spoken: 16 KiB of key updates would be 20 ms of work.
+TLS_READ = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +59,16 @@ class Connection:
         self._owed = False  # it was owed something when the idle deadline last looked
         self.conversation = ServerConversation(server.service)
         settings, reactor = server.settings, server.reactor
-        self.stream = Stream(reactor, sock, self, settings.stream, server.turns)
+        tls = server.tls() if server.tls is not None else None
+        self.stream = Stream(reactor, sock, self, server.limits, server.turns, tls)
         # From now until CONNECT: OK, and nothing that the client sends extends it: one octet a
         # second would otherwise keep a connection for ever (24).
         self._deadline = reactor.call_later(settings.handshake_timeout, self._handshake_timed_out)
 
     def __str__(self) -> str:
-        client_id = self.conversation.client_id
-        return f"{client_id!r} at {shown(self._address)}" if client_id else shown(self._address)
+        client_id, tls = self.conversation.client_id, self.stream.tls
+        where = f"{client_id!r} at {shown(self._address)}" if client_id else shown(self._address)
+        return f"{where}, certificate {tls.peer!r}" if tls is not None and tls.peer else where
 
     # What the stream calls
 
@@ -103,15 +111,18 @@ class Connection:
 
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed, and with it goes the session, if there still was one."""
-        self.conversation.close()
         self._deadline.cancel()
+        try:
+            self.conversation.close()
+        finally:  # a mistake there is one connection's: its place is free all the same (28)
+            self._server.forget(self)
         if ours:
             self._count("error")
             log.error("dropped %s: an error in this server", self, exc_info=error)
         elif error is not None:
-            self._count("stall" if isinstance(error, Stalled) else "lost")
+            tls, stall = isinstance(error, TlsError), isinstance(error, Stalled)
+            self._count("tls" if tls else "stall" if stall else "lost")
             peers.info("lost %s: %s", self, getattr(error, "strerror", None) or error)
-        self._server.forget(self)
 
     # Ending it
 
@@ -121,7 +132,10 @@ class Connection:
         if self.conversation.session is None:
             peers.debug("%s disconnected", self)
             self._close()
-        elif self._server.settings.idle_timeout:
+            return
+        if self.stream.tls is not None and self.stream.tls.peer:
+            peers.info("%s has a session", self)
+        if self._server.settings.idle_timeout:
             self._wait_for_a_message(self._server.settings.idle_timeout)
 
     def _drop(self, kind: str, reason: str) -> None:
@@ -174,11 +188,21 @@ class Server:
     """The listeners, and the connections that came of them."""
 
     def __init__(
-        self, reactor: Reactor, service: Service, settings: Settings, sockets: list[socket.socket]
+        self,
+        reactor: Reactor,
+        service: Service,
+        settings: Settings,
+        sockets: list[socket.socket],
+        tls: "Callable[[], Tls] | None" = None,
     ) -> None:
+        """With `tls`, which makes one for each new connection, TLS is spoken and nothing else."""
         self.reactor = reactor
         self.service = service
         self.settings = settings
+        self.tls = tls
+        self.limits = (
+            settings.stream if tls is None else replace(settings.stream, read_size=TLS_READ)
+        )
         self.connections: dict[Connection, None] = {}  # a set that keeps its order
         self.drops: Counter[str] = Counter()  # by kind of reason
         self.cut_short = 0  # connections that a stop ended before all was answered and delivered
@@ -241,7 +265,11 @@ class Server:
         )
 
     def _accepted(self, sock: socket.socket, address: Address) -> None:
-        connection = Connection(self, sock, address)
+        try:
+            connection = Connection(self, sock, address)
+        except Exception:
+            self.cut_short += self._stopping
+            raise
         self.connections[connection] = None
         self._total += 1
         peers.debug("%s connected", connection)
@@ -266,11 +294,12 @@ class Server:
 
     def _cut_short(self) -> None:
         """The time for a stop is over: whoever is left does not get everything."""
-        self.cut_short += sum(listener.refuse() for listener in self._listeners)
         for connection in list(self.connections):
             unanswered = connection.stream.incoming is not Incoming.DISCARDING
             connection.stream.leave()
             self.cut_short += unanswered and not connection.stream.undelivered
+        # Now there are descriptors again: who still waits may be waiting for one (18).
+        self.cut_short += sum(listener.refuse() for listener in self._listeners)
         self._stop_if_done()
 
     def _stop_if_done(self) -> None:

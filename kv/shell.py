@@ -9,6 +9,7 @@ import os
 import signal
 import termios
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kv.errors import Refused
 from kv.link import WINDOW, Link
@@ -19,6 +20,9 @@ from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Message, Wire
 from kv.screen import Order, Progress, Screen, shows_progress
 from kv.typed import LONGEST, Notice, Typed
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
 
 #: Exit statuses; 2, a wrong option, is argparse's.
 OK, FAILED, LOST = 0, 1, 3
@@ -42,7 +46,12 @@ class Shell:
     """One run of the interactive client."""
 
     def __init__(
-        self, addresses: list[tuple[int, Address]], wire: Wire, key: PrivateKey, options: Options
+        self,
+        addresses: list[tuple[int, Address]],
+        wire: Wire,
+        key: PrivateKey,
+        options: Options,
+        tls: "Tls | None" = None,
     ) -> None:
         self._options = options
         self._reactor = Reactor()
@@ -63,6 +72,7 @@ class Shell:
             *(self._reactor, addresses, wire, key, options.client_id, self),
             timeout=options.timeout,
             raw=options.raw,
+            tls=tls,
         )
 
     def run(self) -> int:

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from certificates import SERVER
+from tls_peer import TlsSocket
 from wire import KEY, Key, open_line
 
 from kv.net import tcp
+from kv.net.credentials import server_tls
 from kv.net.listener import listen
 from kv.net.owner import Limits
 from kv.net.reactor import Reactor
@@ -27,6 +30,9 @@ from kv.server import Server, Settings
 
 SERVER_KEY = PrivateKey.generate()
 VALUE = "v" * 265  # the longest there is
+
+#: Whether houses and their guests speak TLS, where nothing else is said.
+TLS = False
 
 
 class Clock:
@@ -70,7 +76,9 @@ _unacknowledged = tcp.unacknowledged
 class House:
     """A server that listens on loopback, and the means to make time pass."""
 
-    def __init__(self, stream: dict[str, Any], memory: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, stream: dict[str, Any], memory: int, settings: dict[str, Any], tls: bool
+    ) -> None:
         self.clock = Clock()
         self.selector = Selector()
         self.reactor = Reactor(self.selector, self.clock)
@@ -78,9 +86,10 @@ class House:
         service = Service(Wire(), SERVER_KEY, self.store)
         self.sockets = listen("127.0.0.1", 0)
         self.port = self.sockets[0].getsockname()[1]
-        self.server = Server(
-            self.reactor, service, Settings(stream=Limits(**stream), **settings), self.sockets
-        )
+        chosen = Settings(stream=Limits(**stream), **settings)
+        self.tls = tls
+        maker = server_tls(*SERVER) if tls else None
+        self.server = Server(self.reactor, service, chosen, self.sockets, maker)
         self.guests: list[Guest] = []
 
     def settle(self) -> None:
@@ -141,6 +150,11 @@ class Guest:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(("127.0.0.1", house.port))
         self.socket.setblocking(False)
+        if (
+            house.tls
+        ):  # which sends twice in a row: Nagle's algorithm would wait, and the house does not
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.socket = TlsSocket(self.socket)  # type: ignore[assignment]
         self.unsent = bytearray()
 
     def read(self) -> None:
@@ -222,10 +236,12 @@ class Guest:
 
 
 @contextmanager
-def house(memory: int = 1 << 28, stream: Any = None, **settings: Any) -> Iterator[House]:
-    """A house, checked for leaks when it is closed."""
+def house(
+    memory: int = 1 << 28, stream: Any = None, tls: bool | None = None, **settings: Any
+) -> Iterator[House]:
+    """A house, checked for leaks when it is closed. With `tls`, it and its guests speak TLS."""
     with mock.patch.object(tcp, "unacknowledged", unacknowledged):
-        built = House(stream or {}, memory, settings)
+        built = House(stream or {}, memory, settings, TLS if tls is None else tls)
         try:
             yield built
             built.close()

@@ -4,7 +4,8 @@
   that name is defined. The path is relative to the page, as for whoever clicks on it.
 - A link from a number to a pitfall, like [6](test_06_.py), gets the name of that pitfall's file.
 - `make: *** [Makefile:1: run-client]` gets the line of that target's recipe.
-- The table of pitfalls is made from the gallery.
+- The table of pitfalls is made from the gallery, the state diagrams from the tables of states.
+- The picture of the ladder is drawn from its grid.
 
 It says which names and numbers lead nowhere, and leaves those as they are.
 """
@@ -16,6 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from diagrams import diagram
+from ladder import picture
 from pitfalls.gallery import Entry, gallery, grouped
 from pitfalls.pitfall import ROOT, line_of, place
 
@@ -25,6 +28,7 @@ PAGES = [ROOT / folder / "README.md" for folder in ("", "kv", "tests", "tests/pi
 NAME = re.compile(r"\[`([\w.]+)`\]\(([\w./]+\.py)#L\d+\)")
 NUMBER = re.compile(r"\[(\d+)\]\([\w./]*\btest_\d+_\w*\.py\)")
 RECIPE = re.compile(r"(?<=make: \*\*\* \[Makefile:)\d+(?=: ([\w-]+)\])")
+DIAGRAM = re.compile(r"<!-- (Incoming|Outgoing) -->\n.*?(?=<!-- end of \1 -->)", re.S)
 TABLE = re.compile(r"(?<=<!-- pitfalls -->\n).*?(?=<!-- end of pitfalls -->)", re.S)
 
 
@@ -76,12 +80,14 @@ def renewed(page: Path) -> tuple[str, list[str]]:
         return str(2 + next(i for i, line in enumerate(lines) if line.startswith(f"{match[1]}:")))
 
     text = TABLE.sub(lambda _: table(entries, page), page.read_text())
+    text = DIAGRAM.sub(lambda match: f"<!-- {match[1]} -->\n{diagram(match[1])}", text)
     return RECIPE.sub(recipe, NUMBER.sub(number, NAME.sub(name, text))), nowhere
 
 
 def main() -> int:
     """Rewrites the pages; 1 if something leads nowhere."""
     status = 0
+    picture.PATH.write_text(picture.draw())
     for page in PAGES:
         text, nowhere = renewed(page)
         page.write_text(text)

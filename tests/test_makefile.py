@@ -104,8 +104,9 @@ def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> Non
     assert done.stdout == make(directory, "help").stdout
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     targets = {"help", "run-server", "run-client", "test", "lint", "clean"}
-    targets |= {"pitfalls", "demo", "simulate", "bench", "soak", "fast"}
+    targets |= {"pitfalls", "ladder", "demo", "simulate", "bench", "soak", "fast"}
     variables = {"HOST", "PORT", "ID", "RLWRAP", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
+    variables |= {"STEP", "START", "TRY"}
     assert listed == targets | variables
 
 
@@ -117,9 +118,22 @@ def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
 
 
 def test_variables_are_not_taken_from_the_environment(directory: Path) -> None:
-    names = ("HOST", "PORT", "ID", "RLWRAP", "ARGS", "QUICK", "SEEDS", "SEED", "N")
+    names = (
+        "HOST",
+        "PORT",
+        "ID",
+        "RLWRAP",
+        "ARGS",
+        "QUICK",
+        "SEEDS",
+        "SEED",
+        "N",
+        "STEP",
+        "START",
+        "TRY",
+    )
     exported = dict.fromkeys(names, "exported")
-    for target in ("run-server", "run-client", "test", "pitfalls", "simulate", "bench"):
+    for target in ("run-server", "run-client", "test", "pitfalls", "ladder", "simulate", "bench"):
         assert command(directory, target, env=exported) == command(directory, target)
     shown = make(directory, "-n", "run-server", env={"PYTHON": "/exported/python"})
     assert "/exported/python" not in shown.stdout + shown.stderr
@@ -143,6 +157,16 @@ def test_one_pitfall_is_told_when_it_is_named(directory: Path) -> None:
     gallery = ["exec", ".venv/bin/python", "-m", "tests.pitfalls"]
     assert command(directory, "pitfalls") == gallery
     assert command(directory, "pitfalls", "N=6") == [*gallery, "6"]
+    start = command(directory, "pitfalls", "N=6", "START=my file.py")
+    assert start == [*gallery, "6", "--start=my file.py"]
+    assert command(directory, "pitfalls", "N=6", "TRY=a.py") == [*gallery, "6", "--try=a.py"]
+
+
+def test_one_step_of_the_ladder_is_told_when_it_is_named(directory: Path) -> None:
+    ladder = ["exec", ".venv/bin/python", "-m", "tests.ladder"]
+    assert command(directory, "ladder") == ladder
+    assert command(directory, "ladder", "STEP=4") == [*ladder, "--step=4"]
+    assert command(directory, "ladder", "TRY=mine.py") == [*ladder, "--try=mine.py"]
 
 
 def test_seeds_are_simulated_by_the_thousand_or_one_by_one(directory: Path) -> None:

@@ -34,6 +34,8 @@ SHORTER = {
     "make demo": "ARGS=--fast",
     "make pitfalls": "N=6",
     "make bench": "ARGS=--help",  # it has a test of its own
+    "make ladder": "STEP=1",  # so has it
+    "make ladder STEP=4": "ARGS=--help",
 }
 
 
@@ -174,7 +176,9 @@ def blocks() -> list[tuple[str, list[str]]]:
 
 ENDLESS = [command for command, _ in blocks() if command.endswith("# until Ctrl-C")]
 CLIENTS = [(command, shown) for command, shown in blocks() if "run-client" in command]
-OTHERS = [c for c, _ in blocks() if c not in ENDLESS and "run-client" not in c]
+EXERCISES = [(command, shown) for command, shown in blocks() if "mine.py" in command]
+SHOWN = [*ENDLESS, *(command for command, _ in CLIENTS + EXERCISES)]
+OTHERS = [command for command, _ in blocks() if command not in SHOWN]
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +320,21 @@ def test_any_other_command_ends_well(clone: Path, command: str) -> None:
     if command == "make demo":
         for part in (b"'carol'", b"took none of its replies", b"recv     1 of 16384", b"alice"):
             assert part in done.stdout + done.stderr
+
+
+def test_an_exercise_is_started_and_marked_as_shown(clone: Path) -> None:
+    assert len(EXERCISES) == 2
+    for command, shown in EXERCISES:
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=clone,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert without_place(done.stdout).splitlines() == [without_place(line) for line in shown]
 
 
 def test_the_library_example_runs(endless: subprocess.Popen[str], clone: Path) -> None:

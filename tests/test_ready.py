@@ -136,10 +136,10 @@ def test_many_lines_are_answered_in_one_call_within_the_budget(service: Service)
     conversation.answer(lines, 4, replies)
     assert len(replies) == conversation.work == 4
     assert len(list(lines)) == 6, "what is not answered stays"
-    work = service.opening
-    lines = iter([line("GET b"), *[line("GET a")] * 10])
-    conversation.answer(lines, work + 2, replies)
-    assert conversation.work == work + 2 and len(replies) == 7
+    budget = service.opening + 1
+    lines = iter([line("GET b"), line("GET c"), *[line("GET a")] * 10])
+    conversation.answer(lines, budget, replies)
+    assert budget <= conversation.work <= budget + service.opening and len(replies) == 6
 
 
 def test_a_put_its_value_and_gets_come_in_one_call(service: Service) -> None:

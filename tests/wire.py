@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 import rsa
+from tls_peer import TlsSocket
 
 TIMEOUT = 10.0  #: seconds for any one socket operation: never waited out when all is well
 BLOCK = 64  #: octets of an RSA block under a 512-bit key
@@ -149,6 +150,10 @@ OTHER_KEY = Key.make()
 # --- a connection ----------------------------------------------------------------------------
 
 
+#: Whether peers speak TLS.
+TLS = False
+
+
 class Peer:
     """One blocking connection to a server, from its first octet on.
 
@@ -175,6 +180,8 @@ class Peer:
             self.socket.close()
             raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if TLS:
+            self.socket = TlsSocket(self.socket)  # type: ignore[assignment]
         #: This end's port: how the server's log names the connection.
         self.port: int = self.socket.getsockname()[1]
         self._received = bytearray()
@@ -244,8 +251,9 @@ class Peer:
 
     def reset(self) -> None:
         """Ends the connection with RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        sock = getattr(self.socket, "tcp", self.socket)  # without a word of TLS
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
 
     def read_to_end(self) -> bytes:
         """Everything up to the server's FIN; a reset is a ConnectionResetError."""

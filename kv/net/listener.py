@@ -93,7 +93,8 @@ class Listener:
     def resume(self) -> None:
         """Goes on accepting."""
         self._paused = False
-        self._registration.set(0 if self._retry else READ)
+        if self._retry is None:
+            self._watch()
 
     def finish(self, done: Callback) -> None:
         """Accepts those who are in the queue by now, then closes and calls `done`.
@@ -120,11 +121,18 @@ class Listener:
 
     def refuse(self) -> int:
         """Stops listening; how many were in the queue, and are reset."""
+        if not self.listening:
+            return 0
         refused = 0
-        with suppress(OSError):
-            while self.listening and refused < BACKLOG:
-                self._sock.accept()[0].close()
-                refused += 1
+        try:
+            while refused < BACKLOG:
+                with suppress(ConnectionAbortedError):
+                    self._sock.accept()[0].close()
+                    refused += 1
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:  # no descriptor, so nobody knows how many there are
+            refused += 1
         self.close()
         return refused
 
@@ -182,7 +190,14 @@ class Listener:
         if self._done is not None:
             self._ready()
         elif not self._paused:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Waits for somebody to come; looks away for a moment if the selector has no room."""
+        try:
             self._registration.set(READ)
+        except OSError as error:
+            self._back_off(error)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

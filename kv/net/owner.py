@@ -18,6 +18,10 @@ class Stalled(TimeoutError):
     """The peer does not read."""
 
 
+class TlsError(ConnectionError):
+    """TLS with this peer failed, or was cut off."""
+
+
 class Owner(Protocol):
     """Whom a stream tells what happens to it. An exception ends this connection, no other (28)."""
 

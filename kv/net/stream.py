@@ -11,6 +11,9 @@ stands in `directions`; here it is done. In the order that the octets move:
   peer has taken enough to get below `low_water`: its own slowness holds it up (8).
 - `_settle` does what follows: FIN after the last octet, the notifications of the owner, the end.
 
+Where octets come in and where they go out a `Tls` may stand (`tls`). Then what is kept, sent,
+counted and waited for is what goes over the network, and only lines are plaintext.
+
 The straight way is one `recv`, one call of the owner with all the lines, one `send` of all replies.
 It is no second way: what it leaves out is what there is nothing to do for.
 
@@ -23,6 +26,7 @@ import socket
 from collections.abc import Iterator
 from itertools import islice
 from operator import length_hint
+from typing import TYPE_CHECKING
 
 from kv.net import tcp
 from kv.net.directions import (
@@ -42,21 +46,38 @@ from kv.net.owner import Limits, Owner, Stalled, Told
 from kv.net.reactor import READ, WRITE, Reactor, Timer
 from kv.net.turns import Turns
 
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
+
 log = logging.getLogger("kv")
 
 #: Members as globals: to look one up in its enum takes CPython 3.11 four times as long.
 OPEN, SENDING = Incoming.OPEN, Outgoing.OPEN
 READING = (Incoming.OPEN, Incoming.DRAINING)
 
+#: Octets that TLS moves beside the plaintext, to a microsecond of work. So a handshake counts as
+#: 500 µs (a signature with an elliptic curve takes 450), and a key update as 27 (it takes 36).
+TLS_WORK = 2
+
 
 class Stream:
     """A connected socket in the loop. Takes the socket over and closes it in the end."""
 
     __slots__ = (
-        *("_allowance", "_backlog", "_deadline", "_error", "_full", "_limits", "_lines", "_mark"),
+        *(
+            "_allowance",
+            "_backlog",
+            "_deadline",
+            "_error",
+            "_farewell",
+            "_full",
+            "_limits",
+            "_lines",
+            "_mark",
+        ),
         *("_owner", "_reactor", "_registration", "_running", "_scarce", "_settled"),
         *("_sock", "_timer", "_told", "_turns", "_unsent", "_until"),
-        *("heard", "holds", "incoming", "outgoing", "received", "sent", "undelivered"),
+        *("heard", "holds", "incoming", "outgoing", "received", "sent", "tls", "undelivered"),
     )
 
     def __init__(
@@ -66,6 +87,7 @@ class Stream:
         owner: Owner,
         limits: Limits,
         turns: Turns,
+        tls: "Tls | None" = None,
     ) -> None:
         tcp.prepare(sock, limits.stall_timeout)
         self._reactor = reactor
@@ -94,15 +116,20 @@ class Stream:
         self.received = 0  # octets, as is `sent`
         self.sent = 0
         self.undelivered = 0  # octets that the peer cannot have got, known once it is closed
+        self._farewell = 1  # octets, as the kernel counts, that owe nobody anything: FIN's
         self._registration = reactor.register(sock, self._ready)
         self._registration.set(READ)
+        self.tls = tls
+        if tls is not None and (hello := tls.pending()):
+            self._unsent = hello
+            self._settle_soon()
 
     # What the owner calls
 
     @property
     def unsent(self) -> int:
         """Octets written that the kernel has not taken yet."""
-        return len(self._unsent)
+        return len(self._unsent) + (len(self.tls.waiting) if self.tls is not None else 0)
 
     @property
     def lines(self) -> int:
@@ -122,12 +149,16 @@ class Stream:
         """
         if self.outgoing is not SENDING:
             self._step(Event.WRITE)
-        elif not self._unsent:
+            return
+        if self.tls is not None:
+            octets = self.tls.write(octets)
+        if not self._unsent:
             self._unsent = octets
         else:
             if isinstance(self._unsent, bytes):
                 self._unsent = bytearray(self._unsent)
             self._unsent += octets
+            self._settled = False  # more is unsent than the account of all knows (38)
         if not self._running:
             self._settle_soon()
 
@@ -238,6 +269,8 @@ class Stream:
             return
         if data:
             self._received(data)
+        elif self.tls is not None and self.incoming in READING and not self.tls.ended():
+            self._tls_failed(self.tls)
         else:
             # The peer ended its sending side; it may well still read (3). The socket stays
             # readable for ever, so the read interest goes with this state (4).
@@ -252,11 +285,42 @@ class Stream:
                 if self._deadline is Deadline.LINGER and self._allowance <= 0:
                     self.leave()
                 return
+        if self.tls is not None:
+            data = self._opened(data, self.tls)
+            if not data:
+                return
         lines = self._lines.feed(data)
         if lines is not None:
             self._hand_over(lines)
         elif self._lines.too_long:
             self._too_long()
+
+    def _opened(self, octets: bytes, tls: "Tls") -> bytes:
+        """The plaintext in them; what TLS has to say to the peer is kept, and what follows, done.
+
+        The handshake, too, is made of reads, so it waits for its turn and counts as work (51).
+        Answers count as unsent: a peer that asks and does not read is read from no more (53).
+        """
+        plaintext = tls.received(octets)
+        answers = tls.pending()
+        if answers and self.outgoing in (SENDING, Outgoing.FINISHING):
+            self._unsent += answers
+        work = (len(octets) + len(answers) - len(plaintext)) // TLS_WORK
+        self._turns.left -= max(0, work)
+        if tls.error is not None:
+            self._tls_failed(tls)
+        elif tls.they_ended:
+            self._end(Event.FIN)
+        elif self.outgoing is Outgoing.FINISHING:
+            self._settled = False  # perhaps `half_close` had to wait for the handshake
+        return plaintext
+
+    def _tls_failed(self, tls: "Tls") -> None:
+        """Nothing that comes can be believed any more. The lines from before are handed over."""
+        self._error = tls.error
+        self._send()  # an alert says why
+        tcp.read_all(self._sock, self._limits.linger_size)  # or `close` would reset it (12)
+        self._step(Event.RESET)
 
     def _hand_over(self, lines: Iterator[bytes]) -> None:
         """Hands lines to the owner, as many as its share of this turn allows."""
@@ -375,7 +439,7 @@ class Stream:
             self._send()
         elif len(self._unsent) != self._backlog:
             self._account()
-        elif self.outgoing is Outgoing.FINISHING and not self._unsent:
+        elif self.outgoing is Outgoing.FINISHING and not self._unsent and not self._shaking():
             self._shut_down()
         elif self._lines.waiting:
             return False
@@ -392,6 +456,10 @@ class Stream:
         else:
             return False
         return True
+
+    def _shaking(self) -> bool:
+        """Whether our end waits for the handshake: before it nobody can say close_notify."""
+        return self.tls is not None and self.tls.shaking and self.incoming in READING
 
     def _is_over(self) -> bool:
         shut = self.outgoing is Outgoing.SHUT and self.incoming is Incoming.ENDED
@@ -442,7 +510,9 @@ class Stream:
         if acknowledged > self._mark:
             self._mark = acknowledged
             self._until = now + limits.patience(due)
-        if now < self._until:
+        if due is Deadline.DELIVERY and (error := tcp.failure(self._sock)):
+            self.leave(error)  # nothing is asked for any more, so no readiness told of the reset
+        elif now < self._until:
             delay = min(limits.look(due), self._until - now)
             self._timer = self._reactor.call_later(delay, self._timed_out)
         elif due is Deadline.STALL:
@@ -451,7 +521,11 @@ class Stream:
             self.leave()
 
     def _shut_down(self) -> None:
-        """Everything is sent: ends our side."""
+        """Everything is sent: ends our side. Comes again when close_notify is sent, too (52)."""
+        if self.tls is not None and (octets := self.tls.close_notify()):
+            self._farewell += len(octets)
+            self._unsent = octets
+            return
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
@@ -477,7 +551,7 @@ class Stream:
         self._start_timer(None)
         held = tcp.unacknowledged(self._sock) or 0
         if self.outgoing is Outgoing.SHUT:
-            held = max(0, held - 1)  # the FIN
+            held = max(0, held - self._farewell)
         self.undelivered += held
         self._lines.clear()
         self._step(Event.ABORT)

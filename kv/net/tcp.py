@@ -13,6 +13,7 @@ peer's kernel acknowledges it, and until then our kernel keeps it.
 
 import array
 import fcntl
+import os
 import platform
 import socket
 import struct
@@ -56,6 +57,9 @@ def prepare(sock: socket.socket, stall_timeout: float) -> None:
     # Nagle's algorithm holds a small reply back until the last one is acknowledged, and the
     # peer delays that acknowledgement in the hope of a reply to put it on: 40 ms each (10).
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # One octet of what a peer sends may be marked urgent, and the kernel takes it out of the stream:
+    # a line lacks a character, or its end. This leaves it where it was sent (39).
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -85,6 +89,14 @@ def unacknowledged(sock: socket.socket) -> int | None:
             return count[0]
         if MACOS:
             return sock.getsockopt(socket.SOL_SOCKET, 0x1024)  # SO_NWRITE, which Python lacks
+    return None
+
+
+def failure(sock: socket.socket) -> OSError | None:
+    """What went wrong with the connection, if anything did, and nobody was told yet."""
+    with suppress(OSError):
+        if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return OSError(number, os.strerror(number))
     return None
 
 

@@ -155,7 +155,7 @@ class ServerConversation:
                 raise Violation("the key is this server's own")
             self._peer = PublicKey.from_line(line, service.wire.key_bits)
             return Message.KEY, ""
-        self.work += service.opening * service.wire.blocks(line) - 1
+        self.work += max(0, service.opening * service.wire.blocks(line) - 1)  # none: a violation
         text = opened(self._peer, line)
         if self.session is not None and self.session.pending:
             return Message.VALUE, text

@@ -1,6 +1,9 @@
-// A server on a free port, which it prints: node server.js. The commands of protocol.md, section 6.
+// A server on a free port, which it prints: node server.js [CERTIFICATE KEY], with both through TLS.
+// The commands of protocol.md, section 6.
 'use strict';
+const fs = require('fs');
 const net = require('net');
+const tls = require('tls');
 const {newKeys, keyLine, readKeyLine, seal, open, onLines} = require('./sealed.js');
 
 const {publicKey, privateKey} = newKeys();
@@ -51,7 +54,9 @@ class Session {
   }
 }
 
-const server = net.createServer({allowHalfOpen: true}, (socket) => {
+const [cert, key] = process.argv.slice(2).map((path) => fs.readFileSync(path));
+const {createServer} = cert ? tls : net;
+const server = createServer({allowHalfOpen: true, cert, key}, (socket) => {
   const session = new Session();
   let clientKey = null;
   let over = false;

@@ -7,6 +7,8 @@ way described; with this project's it has to hold. See `pitfall.py`.
 
     make pitfalls          the gallery, one entry after the other
     make pitfalls N=6      one of them in full
+    make pitfalls N=6 START=mine.py    writes a file with the usual code of it, to be bettered
+    make pitfalls N=6 TRY=mine.py      says whether the code in that file holds
 """
 
 import sys

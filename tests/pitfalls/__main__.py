@@ -1,4 +1,4 @@
-"""Prints the gallery, or one pitfall of it in full: `make pitfalls`, `make pitfalls N=6`."""
+"""Prints the gallery, or one pitfall of it in full, or marks an exercise: `make pitfalls`."""
 
 import argparse
 import itertools
@@ -6,10 +6,12 @@ import logging
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 from pkgutil import resolve_name
 
 from tests.program import run as program
 
+from .exercise import mark, write
 from .gallery import Entry, gallery
 from .pitfall import Failure, Pitfall, place, sources
 
@@ -74,13 +76,27 @@ def main() -> int:
     """Runs; 1 if an entry is not what it says."""
     parser = argparse.ArgumentParser(prog="make pitfalls", description=__doc__)
     parser.add_argument("number", type=int, nargs="?", help="the one to tell in full")
-    number = parser.parse_args().number
+    attempts = parser.add_mutually_exclusive_group()
+    attempts.add_argument(
+        "--start", type=Path, metavar="FILE", help="write a file to begin with: the usual code"
+    )
+    attempts.add_argument(
+        "--try", type=Path, metavar="FILE", dest="attempt", help="say whether that file holds"
+    )
+    options = parser.parse_args()
+    number = options.number
+    if number is None and (options.start or options.attempt):
+        parser.error("of which pitfall? Say it with N=")
     entries = gallery()
     if number is not None:
         entries = [entry for entry in entries if entry.number == number]
         if not entries:
             parser.error(f"there is no pitfall {number}")
     logging.getLogger("kv").addHandler(logging.NullHandler())  # it is the code that is to be seen
+    if options.start:
+        return write(entries[0], options.start)
+    if options.attempt:
+        return mark(entries[0], options.attempt)
     for entry in entries:
         try:
             text = (

@@ -55,7 +55,7 @@ def counting() -> Iterator[type[Count]]:
     recv = socket.socket.recv
     with (
         mock.patch.object(socket.socket, "recv", lambda *args: Bytes(recv(*args))),
-        mock.patch("kv.net.stream.bytearray", Array),
+        mock.patch("kv.net.lines.bytearray", Array),
     ):
         Count.octets = 0
         yield Count

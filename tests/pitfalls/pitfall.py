@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import inspect
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -44,22 +45,25 @@ class Pitfall:
         """Says in one sentence what happened; raises `Failure` if that is the pitfall."""
         raise NotImplementedError
 
+    def run(self, instead: dict[str, Any], patience: float) -> str:
+        """Runs the scenario, with what is in `instead` in place of what has those dotted names."""
+        with contextlib.ExitStack() as stack:
+            for name, replacement in instead.items():
+                stack.enter_context(mock.patch(name, replacement))
+            with bounded(patience):
+                return self.scenario()
+
     def fails(self) -> str:
         """Runs the scenario with the usual code; what went wrong."""
-        with contextlib.ExitStack() as stack:
-            for name, replacement in self.naive.items():
-                stack.enter_context(mock.patch(name, replacement))
-            try:
-                with bounded(self.patience):
-                    held = self.scenario()
-            except Failure as failure:
-                return str(failure)
+        try:
+            held = self.run(self.naive, self.patience)
+        except Failure as failure:
+            return str(failure)
         raise AssertionError(f"the usual code did not fail: {held}")
 
     def holds(self) -> str:
         """Runs the scenario as things are; what happened."""
-        with bounded(PATIENCE):
-            return self.scenario()
+        return self.run({}, PATIENCE)
 
     def test_what_is_usually_written_fails(self) -> None:
         """The pitfall is real."""
@@ -87,6 +91,24 @@ def bounded(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def mistakes() -> Iterator[list[BaseException]]:
+    """Collects the exceptions that the program logs meanwhile."""
+    made: list[BaseException] = []
+
+    def logged(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            made.append(record.exc_info[1])
+        return not record.exc_info
+
+    log = logging.getLogger("kv")
+    log.filters.insert(0, logged)  # one within another comes first
+    try:
+        yield made
+    finally:
+        log.removeFilter(logged)
 
 
 def place(handled: Any) -> tuple[str, int, str]:

@@ -14,10 +14,12 @@ What one sees: clients far away are dropped for broken messages, or long message
 processor.
 """
 
+from collections.abc import Iterator
 from socket import IPPROTO_TCP, TCP_NODELAY
 
 from house import Guest, house
 
+from kv.net.lines import Lines
 from kv.net.stream import Stream
 
 from .counting import counting
@@ -29,8 +31,7 @@ def one_recv(self: Stream) -> None:
     if not data:
         self.abort(None)
     for line in data.splitlines():  # in the hope that they are whole
-        self._owner.line_received(line)
-    self.flush()
+        self._owner.lines_received(iter([line]), 1)
 
 
 def send(guest: Guest, octets: bytes, size: int) -> None:
@@ -44,7 +45,7 @@ class TestPieces(Pitfall):
     """A client sends the same four lines all at once, by 60 octets, and octet by octet."""
 
     usually = "a piece is taken for a message, and its sender is dropped"
-    handled = Stream._read
+    handled = Lines.feed
     naive = {"kv.net.stream.Stream._read": one_recv}
 
     def scenario(self) -> str:
@@ -59,15 +60,14 @@ class TestPieces(Pitfall):
         return "4 of 4 replies, whether the lines come all at once, by 60 octets or by one"
 
 
-def search_all(self: Stream) -> None:
-    data = self._sock.recv(self._limits.read_size)
-    if not data:
-        self.abort(None)
-    self._incoming += data
-    while b"\n" in self._incoming:
-        line, self._incoming = self._incoming.split(b"\n", 1)
-        self._owner.line_received(bytes(line))
-    self.flush()
+def search_all(self: Lines, data: bytes) -> Iterator[bytes]:
+    lines = []
+    self._partial += data
+    while b"\n" in self._partial:
+        line, self._partial = self._partial.split(b"\n", 1)
+        lines.append(bytes(line))
+    self._lines = iter(lines)
+    return self._lines
 
 
 class TestWork(Pitfall):
@@ -75,8 +75,8 @@ class TestWork(Pitfall):
 
     shown = "m"
     usually = "the work grows with the square of what is sent"
-    handled = Stream._hand_over_lines
-    naive = {"kv.net.stream.Stream._read": search_all}
+    handled = Lines.feed
+    naive = {"kv.net.lines.Lines.feed": search_all}
 
     def scenario(self) -> str:
         with counting() as count, house() as h:

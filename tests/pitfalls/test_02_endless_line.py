@@ -9,31 +9,30 @@ never is. The check has to be made whenever octets arrive.
 What one sees: memory grows until the kernel kills the server.
 """
 
+from collections.abc import Iterator
 from socket import IPPROTO_TCP, TCP_NODELAY
 
 from house import house
 
-from kv.net.stream import OPEN, Stream
+from kv.net.directions import Incoming
+from kv.net.lines import Lines
 
 from .pitfall import Failure, Pitfall
 
 
-def hand_over(self: Stream) -> None:
-    if self._waiting:
-        self._hand_over_lines()  # what follows the last LF is kept, in the hope of another
-    elif self._ended:
-        self._owner.end_received()
-    if self._waiting:
-        self._schedule()
-    self.flush()
+def feed(self: Lines, data: bytes) -> Iterator[bytes]:
+    *lines, rest = bytes(self._partial + data).split(b"\n")
+    self._partial[:] = rest  # in the hope of another LF
+    self._lines = iter(lines)
+    return self._lines
 
 
 class TestEndlessLine(Pitfall):
     """A line may have 511 octets. A client sends 256 zeros, 256 more, 512, 1,024, up to 1 MiB."""
 
     usually = "the buffer grows for as long as the peer sends"
-    handled = Stream._hand_over
-    naive = {"kv.net.stream.Stream._hand_over": hand_over}
+    handled = Lines.feed
+    naive = {"kv.net.lines.Lines.feed": feed}
 
     def scenario(self) -> str:
         with house() as h:
@@ -41,10 +40,10 @@ class TestEndlessLine(Pitfall):
             guest.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             (connection,) = h.server.connections
             stream, sent, kept = connection.stream, 0, 0
-            while stream.phase is OPEN:
+            while stream.incoming is Incoming.OPEN:
                 guest.send_raw(bytes(sent or 256))
                 sent += sent or 256
-                kept = max(kept, len(stream._incoming))
+                kept = max(kept, stream._lines.octets[0])
                 if sent == 1 << 20:
                     raise Failure(f"{kept:,} octets of one line are kept, and more are welcome")
             return f"at most {kept} octets of one line are kept; at {sent} the client is dropped"

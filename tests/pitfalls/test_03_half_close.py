@@ -21,11 +21,9 @@ from .pitfall import Failure, Pitfall
 def read(self: Stream) -> None:
     data = self._sock.recv(self._limits.read_size)
     if not data:
-        self._close_socket(None)  # in the belief that nobody is there any more
+        self._release(None)  # in the belief that nobody is there any more
         return
-    self._waiting = bytes(self._incoming + data)
-    self._incoming.clear()
-    self._hand_over()
+    self._received(data)
 
 
 class TestHalfClose(Pitfall):

@@ -15,19 +15,19 @@ from kv.net.stream import Stream
 from .pitfall import Failure, Pitfall
 
 
-def flush(self: Stream) -> None:
+def send(self: Stream) -> None:
     """What is usually written."""
-    if self._outgoing:
-        self._sock.send(self._outgoing)
-        self._outgoing.clear()
+    if self._unsent:
+        self._sock.send(self._unsent)
+        self._unsent = b""
 
 
 class TestShortSend(Pitfall):
     """A client that reads slowly asks for a value of 265 characters 600 times."""
 
     usually = "what the kernel did not take at once is lost"
-    handled = Stream.flush
-    naive = {"kv.net.stream.Stream.flush": flush}
+    handled = Stream._send
+    naive = {"kv.net.stream.Stream._send": send}
 
     def scenario(self) -> str:
         with house() as h:

@@ -15,15 +15,15 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 
 from house import house
 
-from kv.net.stream import Stream
+from kv.net import tcp
 
 from .pitfall import Failure, Pitfall
 
-REAL_INIT = Stream.__init__
+REAL_PREPARE = tcp.prepare
 
 
-def init(self: Stream, reactor: object, sock: socket.socket, *rest: object) -> None:
-    REAL_INIT(self, reactor, sock, *rest)
+def prepare(sock: socket.socket, stall_timeout: float) -> None:
+    REAL_PREPARE(sock, stall_timeout)
     sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 0)  # which is the default
 
 
@@ -32,8 +32,8 @@ class TestNagle(Pitfall):
 
     shown = "m"
     usually = "the second of two small replies stays in our own kernel"
-    handled = Stream.__init__
-    naive = {"kv.net.stream.Stream.__init__": init}
+    handled = tcp.prepare
+    naive = {"kv.net.tcp.prepare": prepare}
 
     def scenario(self) -> str:
         with house(quantum=1) as h:

@@ -20,8 +20,8 @@ from .pitfall import Failure, Pitfall
 
 
 def close(self: Stream) -> None:
-    self.flush()
-    self._close_socket(None)
+    self._send()
+    self._release(None)
 
 
 class TestCloseResets(Pitfall):

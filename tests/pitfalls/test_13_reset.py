@@ -15,7 +15,8 @@ import socket
 
 from house import house
 
-from kv.net.stream import NO_LINGER, Stream
+from kv.net.stream import Stream
+from kv.net.tcp import NO_LINGER
 
 from .pitfall import Failure, Pitfall
 

@@ -17,8 +17,9 @@ from contextlib import ExitStack
 
 from house import house
 
+from kv.net.directions import Event
 from kv.net.reactor import READ, Reactor
-from kv.net.stream import CLOSED, Stream
+from kv.net.stream import Stream
 
 from .pitfall import Failure, Pitfall
 
@@ -61,19 +62,19 @@ class TestStaleEvent(Pitfall):
             return "the handler of the closed one does not run"
 
 
-def close_socket(self: Stream, error: Exception | None) -> None:
-    self.phase = CLOSED
-    self._cancel_timer()
+def release(self: Stream, error: Exception | None) -> None:
+    self._error = error
+    self._start_timer(None)
+    self._step(Event.ABORT)
     self._sock.close()  # so that is that
-    self._owner.closed(error)
 
 
 class TestUnregister(Pitfall):
     """Ten clients come, one after the other has gone."""
 
     usually = "the next connection with the number of a closed one is refused"
-    handled = Stream._close_socket
-    naive = {"kv.net.stream.Stream._close_socket": close_socket}
+    handled = Stream._release
+    naive = {"kv.net.stream.Stream._release": release}
 
     def scenario(self) -> str:
         with house() as h:

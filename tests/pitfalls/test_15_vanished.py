@@ -18,7 +18,7 @@ import socket
 
 from house import House, house
 
-from kv.net.stream import KEEPALIVE
+from kv.net.tcp import KEEPALIVE
 from kv.server import Connection
 
 from .pitfall import Failure, Pitfall
@@ -29,7 +29,7 @@ class TestKeepalive(Pitfall):
 
     shown = "e"
     usually = "the id of a client that vanished stays in use for hours"
-    handled = "kv.net.stream.KEEPALIVE"
+    handled = "kv.net.tcp.KEEPALIVE"
 
     def scenario(self) -> str:
         with house() as h:

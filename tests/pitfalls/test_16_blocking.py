@@ -12,15 +12,15 @@ import socket
 
 from house import house
 
-from kv.net.stream import Stream
+from kv.net import tcp
 
 from .pitfall import Pitfall
 
-REAL_INIT = Stream.__init__
+REAL_PREPARE = tcp.prepare
 
 
-def init(self: Stream, reactor: object, sock: socket.socket, *rest: object) -> None:
-    REAL_INIT(self, reactor, sock, *rest)
+def prepare(sock: socket.socket, stall_timeout: float) -> None:
+    REAL_PREPARE(sock, stall_timeout)
     sock.setblocking(True)  # as it was when it came from accept
 
 
@@ -28,8 +28,8 @@ class TestBlocking(Pitfall):
     """One client asks for more than the buffers hold and reads nothing; another asks for a key."""
 
     usually = "one client that does not read stops the server for everybody"
-    handled = Stream.__init__
-    naive = {"kv.net.stream.Stream.__init__": init}
+    handled = tcp.prepare
+    naive = {"kv.net.tcp.prepare": prepare}
     patience = 0.3
 
     def scenario(self) -> str:

@@ -11,6 +11,8 @@ What is left over waits for the next turn, behind everybody else who is ready.
 What one sees: one busy client, and everybody else times out.
 """
 
+import sys
+
 from house import house
 from wire import KEY
 
@@ -28,19 +30,16 @@ def read(self: Stream) -> None:
         if not data:
             self.abort(None)
             return
-        *lines, rest = bytes(self._incoming + data).split(b"\n")
-        self._incoming[:] = rest
-        for line in lines:
-            self._owner.line_received(line)
-        self.lines += len(lines)
-    self.flush()
+        self._lines.feed(data)
+        while self._lines.waiting:
+            self._owner.lines_received(self._lines.next(), sys.maxsize)
 
 
 class TestGreedy(Pitfall):
     """A client has sent 1,000 commands, and another one; the loop turns once."""
 
     usually = "one client's commands are all handled before anybody else's"
-    handled = Stream._hand_over_lines
+    handled = Stream._hand_over
     naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:

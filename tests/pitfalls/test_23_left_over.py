@@ -16,7 +16,7 @@ from kv.net.stream import Stream
 from .pitfall import Failure, Pitfall
 
 
-def schedule(self: Stream) -> None:
+def await_turn(self: Stream) -> None:
     pass  # the selector will call again
 
 
@@ -24,8 +24,8 @@ class TestLeftOver(Pitfall):
     """A client sends 150 commands at once, and waits."""
 
     usually = "replies never come, and nothing is wrong"
-    handled = Stream._schedule
-    naive = {"kv.net.stream.Stream._schedule": schedule}
+    handled = Stream._look_ahead
+    naive = {"kv.net.stream.Stream._await_turn": await_turn}
 
     def scenario(self) -> str:
         with house() as h:

@@ -16,6 +16,7 @@ from unittest import mock
 from house import house
 from wire import KEY
 
+from kv.net.turns import QUANTUM
 from kv.protocol.cipher import PrivateKey, work
 from kv.protocol.conversation import ServerConversation
 
@@ -78,6 +79,6 @@ class TestWeighed(Pitfall):
             with operations() as done:
                 h.reactor.turn()
         told = f"{len(done)} private-key operations in one turn of the loop"
-        if len(done) * work(512)[1] > 200:
+        if len(done) * work(512)[1] > 2 * QUANTUM:
             raise Failure(told)
         return told

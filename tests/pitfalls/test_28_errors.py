@@ -3,9 +3,10 @@
 In a program with a thread for each client, an unexpected exception ends that thread, and the others
 never know. In a loop it goes up through the handler and the turn, and ends the process with
 everybody in it. So every exception is caught where the loop calls into the handling of one
-connection, and nowhere else. There are two such places: when a socket is ready, and when its turn
-comes for what is left over (23). The exception is a mistake in the program, so it is logged with
-its traceback. That connection is dropped, because nobody knows what state it is in.
+connection, and nowhere else. There are three such places: when a socket is ready, when its turn
+comes for what is left over (23), and when its deadline does. The exception is a mistake in the
+program, so it is logged with its traceback. That connection is dropped, because nobody knows what
+state it is in.
 
 What one sees: one strange client, one traceback, and everybody is disconnected.
 """
@@ -15,8 +16,9 @@ from unittest import mock
 
 from house import house
 
+from kv.net.directions import Hold
 from kv.net.reactor import READ, WRITE
-from kv.net.stream import OPEN, Stream
+from kv.net.stream import Stream
 from kv.protocol.conversation import ServerConversation
 from kv.protocol.messages import Message, Reply
 
@@ -33,19 +35,22 @@ def execute(self: ServerConversation, message: Message, argument: str) -> Reply:
 
 
 def ready(self: Stream, events: int) -> None:
+    self._running = True
     if events & WRITE:
-        self.flush()
+        self._send()
     if events & READ:
         self._read()
+    self._settle()
+    self._running = False
 
 
-def resume(self: Stream) -> None:
-    self._scheduled = False
-    if self.phase is OPEN and not self._held_up:
-        if self._waiting:
-            self._hand_over()
-        else:
-            self._read()
+def take_turn(self: Stream) -> None:
+    self._running = True
+    self.holds &= ~Hold.TURN
+    if self._lines.waiting:
+        self._hand_over(self._lines.next())
+    self._settle()
+    self._running = False
 
 
 class TestError(Pitfall):
@@ -74,6 +79,6 @@ class TestLater(TestError):
     """The same after 100 other commands, so that it is reached in a call that was deferred."""
 
     usually = "it ends after all, when the mistake is met in what was left for another turn"
-    handled = Stream._resume
-    naive = {"kv.net.stream.Stream._resume": resume}
+    handled = Stream.take_turn
+    naive = {"kv.net.stream.Stream.take_turn": take_turn}
     before = 100

@@ -97,7 +97,7 @@ class TestGracefulStop(Pitfall):
 
 
 class Told(Server):
-    """Is told twice to stop as soon as there is a connection."""
+    """Is told to stop as soon as there is a connection, and again when it has begun to."""
 
     accepted: socket.socket
 
@@ -105,6 +105,9 @@ class Told(Server):
         Told.accepted = sock
         super()._accepted(sock, address)
         signal.raise_signal(signal.SIGTERM)
+
+    def stop(self, timeout: float) -> None:
+        super().stop(timeout)
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -123,7 +126,7 @@ def as_they_were() -> Iterator[None]:
 
 
 class TestTwice(Pitfall):
-    """SIGTERM comes twice at once when a client's 200 commands have just arrived."""
+    """SIGTERM comes twice in a row when a client's 200 commands have just arrived."""
 
     usually = "the second of two signals ends the process at once, and replies are lost"
     handled = serve

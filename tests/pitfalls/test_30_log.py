@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from house import Guest, house
 
 from kv.net import stdio
-from kv.net.stdio import LogHandler, open_missing
+from kv.net.log import LogHandler
+from kv.net.stdio import open_missing
 
 from .pitfall import Failure, Pitfall
 
@@ -47,7 +48,7 @@ class TestFull(Pitfall):
 
     usually = "the whole server waits for whoever reads the log"
     handled = LogHandler.emit
-    naive = {"kv.net.stdio.LogHandler.emit": emit}
+    naive = {"kv.net.log.LogHandler.emit": emit}
     patience = 0.3
 
     def scenario(self) -> str:

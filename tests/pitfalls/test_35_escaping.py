@@ -14,7 +14,8 @@ import os
 
 from house import house
 
-from kv.net.stdio import LogHandler, escaped
+from kv.net.log import LogHandler
+from kv.net.stdio import escaped
 from kv.server import Connection
 
 from .in_process import Pipe, asked, client, turn
@@ -36,7 +37,7 @@ class TestLog(Pitfall):
 
     usually = "in a terminal, the log says what the client chose"
     handled = escaped
-    naive = {"kv.server.Connection.__str__": named, "kv.net.stdio.escaped": as_it_is}
+    naive = {"kv.server.Connection.__str__": named, "kv.net.log.escaped": as_it_is}
 
     def scenario(self) -> str:
         log = logging.getLogger("kv")

@@ -14,6 +14,7 @@ decides all of it, so whatever goes wrong, goes wrong again: `make simulate SEED
     watch.py     the invariants, checked between any two turns of the loop
     watched.py   those of one connection
     world.py     puts a world together from a seed, and runs it to its end
+    signals.py   signals, and calls from other threads
     __main__.py  the command
 
 `test_mistakes.py` shows that it bites: it puts classic mistakes back into the server, and each is

@@ -54,6 +54,8 @@ class Dice:
     late: float = 0.0  # select returns up to so much after its timeout
     cost: float = 0.0  # every system call
     dead: float = 0.0  # accept finds a dead connection
+    full: float = 0.0  # the selector has no room for a descriptor, or no memory for a change
+    tells: bool = True  # what it has not delivered yet
     bsd: bool = False  # two events for a descriptor; a reset takes what was not read yet with it
 
     @classmethod
@@ -67,12 +69,14 @@ class Dice:
             late=rng.choice((0, 0.001, 0.2)),
             cost=rng.choice((0, 0, 0.00002)),
             dead=rng.choice((0, 0, 0.2)),
+            full=rng.choice((0, 0, 0, 0.02, 0.2)),
+            tells=rng.random() < 0.9,
             bsd=rng.random() < 0.4,
         )
 
 
 class File(Protocol):
-    """What has a descriptor here: a socket, a listening socket, the wake-up of a signal."""
+    """What has a descriptor here: a socket, a listening socket, the bell of the loop."""
 
     fd: int
 
@@ -93,11 +97,13 @@ class Kernel:
         self.exhausted_until = 0.0  # while out of some resource, accept fails with `exhausted_by`
         self.exhausted_by = "EMFILE"
         self.activity = 0  # grows with everything that is no idle turn
+        self.interrupts: list[Callable[[], object]] = []  # signals, in the midst of a call
         self.bound_to_finish = False  # a graceful stop takes "would block" for "nothing came"
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._serial = 0
         self._free: list[int] = []
         self._next_fd = 3
+        self.running = False  # the loop is: the server has started
         self.selector = Selector(self)
 
     def time(self) -> float:
@@ -119,8 +125,10 @@ class Kernel:
         return probability > 0 and self.rng.random() < probability
 
     def system_call(self) -> None:
-        """What every call into the kernel costs."""
+        """What every call into the kernel costs; and a signal may come during it."""
         self.now += self.dice.cost
+        while self.interrupts:
+            self.interrupts.pop()()
 
     def open(self, file: File) -> int:
         """The lowest free number for `file`."""
@@ -165,6 +173,8 @@ class Selector:
         self._activity = -1
         self._idle_turns = 0
         self._last_look = False
+        self.failures: list[OSError] = []  # what `register` and `modify` have raised
+        self.failed_at: dict[int, float] = {}  # when, by descriptor
 
     def register(self, fileobj: Any, events: int, data: Any) -> None:
         """As in `selectors`: an empty interest and a registered descriptor are errors."""
@@ -173,6 +183,7 @@ class Selector:
             raise Failure(f"descriptor {fd} is registered with an empty interest")
         if fd in self.registered:
             raise Failure(f"descriptor {fd} is registered twice")
+        self._may_fail(fd, "ENOSPC")
         self.registered[fd] = events, data
 
     def modify(self, fileobj: Any, events: int, data: Any) -> None:
@@ -180,7 +191,10 @@ class Selector:
         fd = self._open_descriptor(fileobj)
         if not events or fd not in self.registered:
             raise Failure(f"descriptor {fd} cannot be modified to {events}")
+        _, old = self.registered.pop(fd)
+        self._may_fail(fd, "ENOMEM")  # then `selectors` has forgotten it
         self.registered[fd] = events, data
+        assert old is data
 
     def unregister(self, fileobj: Any) -> None:
         """As in `selectors`, which find an object that is closed already only by luck."""
@@ -188,6 +202,18 @@ class Selector:
         if fd not in self.registered:
             raise Failure(f"descriptor {fd} is unregistered and was not registered")
         del self.registered[fd]
+
+    def _may_fail(self, fd: int, name: str) -> None:
+        if self._kernel.running and self._kernel.chance(self._kernel.dice.full):
+            self._kernel.say(f"fd {fd}", f"the selector fails: {name}")
+            self._kernel.activity += 1
+            self.failures.append(error(name))
+            self.failed_at[fd] = self._kernel.now
+            raise self.failures[-1]
+
+    def is_failure(self, error: BaseException | None) -> bool:
+        """Whether `error` is what `register` or `modify` has raised."""
+        return any(error is failure for failure in self.failures)
 
     def close(self) -> None:
         """Whoever closes a selector has nothing registered any more."""
@@ -200,6 +226,7 @@ class Selector:
         if kernel.trace is not None:
             self._tell_of_stale_events()
         self.before_turn()
+        kernel.system_call()
         self._look_for_spinning(timeout)
         self.turns += 1
         kernel.run_events()
@@ -259,6 +286,9 @@ class Selector:
             kernel.run_events()
             if self._ready():
                 return
+            kernel.system_call()  # a signal ends the sleep
+            if self._ready():
+                return
         kernel.now = max(kernel.now, end)
 
     def _look_for_spinning(self, timeout: float | None) -> None:
@@ -275,22 +305,6 @@ class Selector:
         if self._kernel.files.get(fd) is not fileobj:
             raise Failure(f"a selector is asked for {fd}, which is closed")
         return fd
-
-
-class WakeUp:
-    """The descriptor by which a signal reaches the loop, in place of `Reactor.on_signal`'s."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.fd = kernel.open(self)
-        self.raised = False
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self.fd
-
-    def ready(self) -> int:
-        """Readable once there was a signal."""
-        return READ if self.raised else 0
 
 
 def error(name: str) -> OSError:

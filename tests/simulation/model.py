@@ -17,7 +17,8 @@ from unittest import mock
 
 import rsa
 
-from kv.protocol.cipher import PrivateKey, PublicKey
+from kv.protocol.cipher import PrivateKey, PublicKey, work
+from kv.protocol.messages import Wire
 from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
@@ -54,6 +55,8 @@ class QuickKey(PrivateKey):
 SERVER_KEY = QuickKey(SERVER_PEM)
 CLIENT_KEY = QuickKey(CLIENT_PEM)
 SERVER_KEY_LINE = SERVER_KEY.public.to_line()
+#: Units of work of the longest message: a GET of the longest value, say, that is not ready.
+LONGEST_MESSAGE = Wire().blocks_of_text * sum(work(512)) + 1
 #: Stands for the key line where a text is expected.
 KEY_LINE = "(the client's key line)"
 _LINES = {KEY_LINE: CLIENT_KEY.public.to_line()}

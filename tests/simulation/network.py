@@ -47,6 +47,7 @@ class Peer:
         data, self.inbox = bytes(self.inbox), bytearray()
         if data:
             self.heard(data)
+        self._end()
         self.pull()
 
     def half_close(self) -> None:
@@ -123,7 +124,8 @@ class Peer:
 
     def pull(self) -> None:
         """Carries a piece to the client, unless one is on its way."""
-        if not self._pulling and (self.socket.undelivered or self.socket.shut) and not self.ended:
+        sock = self.socket
+        if not self._pulling and (sock.undelivered or (sock.shut and not sock.fin_delivered)):
             self._pulling = True
             self.kernel.at(self.kernel.rng.random() * self.latency, self._pull)
 
@@ -142,12 +144,19 @@ class Peer:
                 return  # until read_on
             data = bytes(sock.undelivered[:count])
             del sock.undelivered[:count]
+            sock.acknowledge(count)
             if self.reading:
                 self.heard(data)
             else:
                 self.inbox += data
             self.pull()
-        elif sock.shut and not self.inbox:
+        elif sock.shut:
+            sock.acknowledge(0)
+            self._end()
+
+    def _end(self) -> None:
+        """The script has read up to the server's FIN."""
+        if self.socket.fin_delivered and not self.inbox and not self.ended:
             self.ended = True
             self.changed()
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import kv.server
+from kv.net import tcp
 from kv.net.listener import RETRY
-from kv.net.stream import Phase
 from kv.protocol.ready import REMEMBERED
 from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
-from .model import meaning_of
+from .model import LONGEST_MESSAGE, meaning_of
+from .sockets import Socket, unacknowledged
 from .watched import WatchedConnection, WatchedStream
 
 if TYPE_CHECKING:
@@ -40,21 +41,52 @@ class Watch:
         self.connections: dict[WatchedConnection, None] = {}
         self.stopping = False
         self.messages = 0  # handled
-        self._had_to_move: list[tuple[WatchedConnection, int]] = []
+        self.mistakes: list[Exception] = []  # made and not yet logged
+        self.short = [0, 0]  # how many a stop cut short: at least, and at the most
+        self._queued: list[Socket] = []  # who waited to be accepted when the stop began
+        self._work = (-1, 0)  # turn, and the units of work in it
         self._account = (-1, 0)  # messages handled and connections ended, when it was last added up
 
     def between_turns(self) -> None:
         """Checks everything; called by the selector before it sleeps."""
-        for connection, handled in self._had_to_move:
-            if connection.client.handled == handled and connection.stream.phase is Phase.OPEN:
-                raise Failure(f"{connection.client.name}: a ready message was passed over")
-        self._had_to_move = []
-        for connection in self.connections:
+        for connection in list(self.connections):
             connection.check()
-            if not self.stopping and connection.has_line and connection.unhampered:
-                self._had_to_move.append((connection, connection.client.handled))
+        if self.mistakes:
+            raise Failure(f"{self.mistakes} are not logged")
+        unsent = sum(connection.stream.unsent for connection in self.connections)
+        if unsent > self.settings.unsent + len(self.connections) * self.limits.line_size:
+            raise Failure(f"{unsent} octets of replies are kept")
         self._check_sessions()
         self._check_listeners()
+
+    def worked(self, done: int) -> None:
+        """A turn's work is bounded in total.
+
+        Its budget may be used up but for the last unit when a message begins. Half of it belongs
+        to those who wait; does a message take more than that, one of them gets its own all the same.
+        """
+        turn, work = self._work
+        before = work if turn == self.kernel.selector.turns else 0
+        self._work = self.kernel.selector.turns, before + done
+        budget = self.settings.budget
+        if before + done >= budget + LONGEST_MESSAGE * (1 if 2 * LONGEST_MESSAGE < budget else 2):
+            raise Failure(f"{before + done} units of work in one turn")
+
+    def gone(self, connection: WatchedConnection) -> None:
+        """A connection was closed: had it got everything, or was it cut short by the stop?"""
+        if not self.stopping:
+            return
+        sim, client = connection.sim, connection.client
+        told = self.kernel.dice.tells
+        lost = sim.given - sim.delivered if told else 0
+        unsent = connection.unsent
+        unanswered = client.handled < connection.owed_at_stop and not connection.ended
+        must = bool(lost or unsent or unanswered)
+        may = must or not told or not connection.ended
+        self.short[0] += must
+        self.short[1] += may
+        if must:
+            self.kernel.say(client.name, f"is cut short: {lost} lost, {unsent} unsent")
 
     def _check_sessions(self) -> None:
         store, model = self.world.store, self.world.model
@@ -89,12 +121,13 @@ class Watch:
     def _check_listeners(self) -> None:
         """Somebody who waits, and could be accepted, soon is; nobody is over the limit."""
         count, limit = len(self.world.server.connections), self.settings.max_connections
-        if count > limit:
+        if count > limit and not self.stopping:  # a stop serves all who wait (46)
             raise Failure(f"{count} connections, and the limit is {limit}")
         for listening in self.world.listening:
             watched = listening.fd in self.kernel.selector.registered
-            since = self.kernel.now - listening.refused_at
-            if listening.fd < 0:
+            failed_at = self.kernel.selector.failed_at.get(listening.fd, 0)
+            since = self.kernel.now - max(listening.refused_at, failed_at)
+            if listening.fd < 0 or self.stopping:
                 continue
             if watched and (count == limit or since < RETRY - self.tolerance):
                 raise Failure("a listener is watched that cannot accept")
@@ -104,10 +137,11 @@ class Watch:
     def stop(self) -> None:
         """Notes what has arrived, all of which is to be answered."""
         self.stopping = self.kernel.bound_to_finish = True
+        self._queued = [sock for listening in self.world.listening for sock in listening.queue]
         for connection in self.connections:
             client, sim = connection.client, connection.sim
             arrived = sim.taken + len(sim.unread)
-            if connection.phase is not Phase.OPEN or len(sim.unread) > self.limits.linger_size:
+            if connection.ended or sim.dead or len(sim.unread) > self.limits.linger_size:
                 continue
             octets, count = client.handled_octets, client.handled
             for line in client.lines[count:]:
@@ -120,6 +154,14 @@ class Watch:
         store = self.world.store
         if self.connections or store.sessions or store.used or store.remembered:
             raise Failure(f"{len(self.connections)} connections, {store.used} octets are left")
+        for sock in self._queued:
+            if not sock.connected:  # refused, or already dead
+                self.short[0] += sock.was_alive
+                self.short[1] += 1
+        least, most = self.short
+        if not least <= self.world.server.cut_short <= most:
+            said = self.world.server.cut_short
+            raise Failure(f"{said} are said to be cut short, and {least} to {most} were")
         for client in self.world.clients:
             if client.disturbed or (client.socket.fd == -1 and not client.socket.closed):
                 continue
@@ -136,5 +178,7 @@ class Watch:
         with (
             mock.patch.object(kv.server, "Connection", WatchedConnection),
             mock.patch.object(kv.server, "Stream", WatchedStream),
+            mock.patch.object(tcp, "unacknowledged", unacknowledged),
+            self.world.signals.in_place(),
         ):
             yield

@@ -2,45 +2,70 @@
 
 The server's own `Connection` and `Stream` are watched by subclasses that add nothing but checks:
 between turns, when a message is about to be handled, when a conversation ends, when a socket is
-closed.
+closed. In some worlds they also raise, which stands for all mistakes that a server can have.
 
 An end needs a reason. Whenever the server ends a conversation or closes a socket, there must be
 the event that entitles it to: a violation, DISCONNECT, the end of the stream, an error that the
-kernel reported, a deadline that has passed, a bound that was reached. And the other way round: no
-deadline may pass without its end.
+kernel reported, a deadline that has passed, a bound that was reached, a mistake. And the other way
+round: no deadline may pass without its end.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import kv.server
-from kv.net.stream import Phase, Stream
+from kv.net import directions
+from kv.net.directions import Deadline, Event, Hold, Incoming, Outgoing
+from kv.net.owner import Stalled
+from kv.net.stream import Stream
 
 from .clients import Client
 from .kernel import READ, WRITE, Failure
-from .model import meaning_of, reply_line
+from .model import LONGEST_MESSAGE, meaning_of, reply_line
 from .sockets import Socket
 
 if TYPE_CHECKING:
     from .watch import Watch
 
-LONGEST_REPLY = 511  # octets, LF included
+LATE = 0.25  # seconds that a sleep may last too long
+#: What a mistake in a server can raise. Some of it looks like the network's doing.
+MISTAKES = (
+    lambda: RuntimeError("a mistake"),
+    lambda: MemoryError("a mistake"),
+    lambda: OSError(errno.EMFILE, "a mistake"),
+    lambda: BlockingIOError(errno.EAGAIN, "a mistake"),
+    lambda: ConnectionResetError(errno.ECONNRESET, "a mistake"),
+)
 
 
 class WatchedConnection(kv.server.Connection):
     """A connection, its client, and what is known about it from outside."""
 
     watch: ClassVar["Watch"]  # of the world that runs now
+    stream: "WatchedStream"
 
     def __init__(self, server: kv.server.Server, sock: Any, address: Any) -> None:
         self.sim: Socket = sock
         self.client: Client = sock.peer
         self.kernel = self.sim.kernel
-        self.accepted_at = self.last_message = self.phase_since = self.kernel.now
-        self.phase = Phase.OPEN
-        self.work_done = (-1, 0)  # turn, and the units of work in it
+        self.accepted_at = self.last_message = self.last_owed = self.kernel.now
+        self.due: Deadline | None = None
+        self.due_since = 0.0
+        self.allowance_from = 0  # octets that recv had given when that deadline began
+        self.turns_waiting = self.patience = 0  # turns that it was passed over, and may be
+        self.served = 0  # calls of recv, and messages, when it was last looked at
         self.owed_at_stop = 0  # how many lines have to be handled before the stop may close it
+        self.ended = False  # by the server: nothing more is interpreted
+        self.mistake: Exception | None = None  # that was raised in a notification
+        self.was_left = False  # closed without RST, before all was over
+        self.told_of_the_end = self.told_of_closing = False
+        self._backlog = False  # replies were unsent between two turns, and `drained` has not come
+        self._in_call = ""
         super().__init__(server, sock, address)
         self.watch.connections[self] = None
+        self.sim.connected = True
 
     # Seen from outside
 
@@ -53,7 +78,7 @@ class WatchedConnection(kv.server.Connection):
     def has_line(self) -> bool:
         """Whether a complete line has been received and not been handled."""
         client = self.client
-        if client.handled >= len(client.lines) or self.phase is not Phase.OPEN:
+        if client.handled >= len(client.lines) or self.ended or self.sim.closed:
             return False
         return self.buffered > len(client.lines[client.handled])
 
@@ -65,81 +90,176 @@ class WatchedConnection(kv.server.Connection):
     @property
     def unhampered(self) -> bool:
         """Whether the client has taken so much of its replies that nothing may hold it up."""
-        return self.unsent <= self.watch.limits.low_water
+        scarce = self.watch.settings.unsent < self.watch.limits.high_water * 1000
+        return self.unsent <= (0 if scarce else self.watch.limits.low_water)
+
+    @property
+    def acknowledged_at(self) -> float:
+        """When the peer last showed, as far as the kernel tells, that it takes what it is owed."""
+        sim = self.sim
+        return sim.acknowledged_at if self.kernel.dice.tells else sim.given_at
 
     def check(self) -> None:
         """The invariants of one connection, between two turns."""
-        stream, client, limits = self.stream, self.client, self.watch.limits
-        phase, unsent = stream.phase, self.unsent
-        if phase is not self.phase:
-            self.phase, self.phase_since = phase, self.kernel.now
-        if self.watch.stopping and self.conversation.state.name == "CLOSED":
-            self.watch.world.model.end(client.story)  # by a deadline, while it was being finished
+        stream, client, limits, sim = self.stream, self.client, self.watch.limits, self.sim
+        if self.mistake is not None:
+            raise Failure(f"{client.name}: lives on after {self.mistake!r}")
+        if self.conversation.state.name == "CLOSED" and self.ended:
+            self.watch.world.model.end(client.story)
         if self.conversation.state.name != client.story.state:
             raise Failure(f"{client.name}: is {self.conversation.state}, not {client.story.state}")
-        if unsent != stream.unsent:
-            raise Failure(f"{client.name}: {stream.unsent} octets unsent, not {unsent}")
-        if unsent > limits.high_water + LONGEST_REPLY:
-            raise Failure(f"{client.name}: {unsent} octets of replies are kept")
-        if phase is Phase.OPEN:
+        if sim.closed or stream.outgoing is Outgoing.BROKEN:
+            if stream.unsent:
+                raise Failure(f"{client.name}: {stream.unsent} octets wait for nobody")
+        else:
+            self._check_unsent()
+        if stream.incoming is Incoming.OPEN:
             bound = limits.line_size + limits.read_size if self.has_line else limits.line_size - 1
             if self.buffered > bound:
                 raise Failure(f"{client.name}: {self.buffered} octets of input are kept")
-        self._check_interest(unsent)
-        self._check_deadlines(unsent)
+        self._check_fairness()
+        if not sim.closed and Hold.TURN not in stream.holds:
+            self._check_interest()
+        if sim.closed or client.story.state == "CLOSED":
+            pass
+        elif self.kernel.now - self.watch.tolerance > self._end_of_session():
+            raise Failure(f"{client.name}: a deadline has passed, and it is still there")
+        self._check_deadlines()
 
-    def _check_interest(self, unsent: int) -> None:
-        """Exactly what would be acted on: less is a hang, more spins."""
-        interest, _ = self.kernel.selector.registered.get(self.sim.fd, (0, None))
-        if (interest & WRITE > 0) != (unsent > 0):
-            raise Failure(f"{self.client.name}: {unsent} octets unsent, interest {interest}")
-        nothing_to_read = self.sim.end_seen or self.has_line
-        if interest & READ:
-            if nothing_to_read:
-                raise Failure(f"{self.client.name}: is read from for nothing")
-        elif not nothing_to_read and (self.unhampered or self.phase is not Phase.OPEN):
-            raise Failure(f"{self.client.name}: is not read from")
+    def _check_unsent(self) -> None:
+        unsent, client, limits = self.unsent, self.client, self.watch.limits
+        if unsent != self.stream.unsent:
+            raise Failure(f"{client.name}: {self.stream.unsent} octets unsent, not {unsent}")
+        if unsent > limits.high_water + limits.line_size:
+            raise Failure(f"{client.name}: {unsent} octets of replies are kept")
+        if self._backlog and not unsent and Hold.TURN not in self.stream.holds:
+            raise Failure(f"{client.name}: is not told that all is sent")
+        self._backlog = unsent > 0
 
-    def _check_deadlines(self, unsent: int) -> None:
-        watch, sim = self.watch, self.sim
-        now = self.kernel.now - watch.tolerance
-        if self.phase is Phase.OPEN:
-            late = now > self._deadline_of_session()
-        elif self.phase is Phase.LINGERING:
-            late = now > self.phase_since + watch.limits.linger_timeout
-            discarded = sim.taken - sim.taken_before_shutdown
-            if discarded > watch.limits.linger_size + watch.limits.read_size:
-                raise Failure(f"{self.client.name}: too much is read to be thrown away")
+    def _check_fairness(self) -> None:
+        """Whoever is ready is served before the queue has gone round once."""
+        served = self.sim.calls + self.client.handled
+        ready = self.has_line or (self.sim.unread and not self.ended)
+        if self.sim.closed:
+            ready = not self.told_of_closing
+        elif not ready or not self.unhampered or served != self.served or self.sim.dead:
+            ready = Hold.TURN in self.stream.holds and served == self.served
+        self.served = served
+        waiting = self.watch.world.server.turns.waiting
+        if not ready:
+            self.turns_waiting = 0
+        elif not self.turns_waiting:
+            self.turns_waiting, self.patience = 1, waiting + 3
         else:
-            late = False
-        if late or (unsent and now > sim.progress + watch.limits.stall_timeout):
-            raise Failure(f"{self.client.name}: a deadline has passed, and it is still there")
+            self.turns_waiting += 1
+            if self.turns_waiting > self.patience:
+                raise Failure(f"{self.client.name}: is passed over for {self.patience} turns")
 
-    def _deadline_of_session(self) -> float:
+    def _check_interest(self) -> None:
+        """Exactly what would be acted on: less is a hang, more spins."""
+        stream, sim, unsent = self.stream, self.sim, self.stream.unsent
+        name, incoming = self.client.name, stream.incoming
+        interest, _ = self.kernel.selector.registered.get(sim.fd, (0, None))
+        if (interest & WRITE > 0) != (unsent > 0):
+            raise Failure(f"{name}: {unsent} octets unsent, interest {interest}")
+        if self.has_line and self.unhampered:
+            raise Failure(f"{name}: a line waits, and no turn will come")
+        if incoming is Incoming.DRAINING and self.unhampered:
+            raise Failure(f"{name}: is to be drained, and no turn will come")
+        discarding = incoming is Incoming.DISCARDING
+        if interest & READ:
+            if sim.end_seen or self.has_line or not (discarding or incoming is Incoming.OPEN):
+                raise Failure(f"{name}: is read from for nothing")
+        elif discarding or (incoming is Incoming.OPEN and not self.has_line and self.unhampered):
+            raise Failure(f"{name}: is not read from")
+
+    def _check_deadlines(self) -> None:
+        """No deadline of the stream passes without its end."""
+        stream, sim, limits = self.stream, self.sim, self.watch.limits
+        due = self.due
+        if sim.closed or Hold.TURN in stream.holds:
+            return
+        if due is not directions.deadline(stream.incoming, stream.outgoing, stream.unsent > 0):
+            raise Failure(f"{self.client.name}: the timer waits for {due}")
+        if due is None:
+            return
+        if due is Deadline.LINGER and sim.taken - self.allowance_from > (
+            limits.linger_size + limits.read_size
+        ):
+            raise Failure(f"{self.client.name}: too much is read to be thrown away")
+        since = max(self.due_since, self.acknowledged_at)
+        last = since + limits.patience(due) + limits.look(due) + LATE
+        if self.kernel.now - self.watch.tolerance > last:
+            raise Failure(f"{self.client.name}: {due} has passed, and it is still there")
+
+    def _end_of_session(self) -> float:
         """When the conversation has to be over: without a session, or without a message."""
-        settings = self.watch.settings
-        if self.client.story.in_session:
-            return self.last_message + (settings.idle_timeout or float("inf"))
-        return self.accepted_at + settings.handshake_timeout
+        settings, sim = self.watch.settings, self.sim
+        if not self.client.story.in_session:
+            return self.accepted_at + settings.handshake_timeout
+        if not settings.idle_timeout:
+            return float("inf")
+        if self.owed:
+            self.last_owed = self.kernel.now
+        last = max(self.last_message, self.last_owed, sim.acknowledged_at)
+        return last + settings.idle_timeout + min(settings.idle_timeout, 1) + LATE
 
-    # What the server is about to do
+    @property
+    def owed(self) -> bool:
+        """Whether it is the server's turn, as far as the kernel tells."""
+        undelivered = self.kernel.dice.tells and self.sim.delivered < self.sim.given
+        return bool(self.stream.unsent or self.has_line or undelivered)
 
-    def line_received(self, line: bytes) -> int:
-        """Checks that it is the next line that was sent, and tells the model."""
+    # What the server is told
+
+    @contextmanager
+    def _call(self, name: str, last: bool = False) -> Iterator[None]:
+        """One notification: none comes in the midst of another, and each may raise."""
+        if self._in_call or self.told_of_closing:
+            raise Failure(f"{self.client.name}: {name} in or after {self._in_call or 'closed'}")
+        if self.mistake is not None and not last:
+            raise Failure(f"{self.client.name}: {name} after {self.mistake!r}")
+        self._in_call = name
+        early = self.kernel.rng.random() < 0.5 and not last
+        if early:
+            self.stumble(name)
+        yield
+        if not early:
+            self.stumble(name)
+        self._in_call = ""
+
+    def stumble(self, name: str) -> None:
+        """Raises, if the dice say so."""
+        if self.kernel.chance(self.watch.world.mistakes):
+            self._in_call = ""
+            self.mistake = self.kernel.rng.choice(MISTAKES)()
+            self.watch.mistakes.append(self.mistake)
+            self.client.disturbed = self.client.disturbed or "the server made a mistake"
+            self.kernel.say(self.client.name, f"{self.mistake!r} in {name}")
+            raise self.mistake
+
+    def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
+        """Checks that they are the next lines that were sent, and tells the model."""
+        with self._call("lines_received"):
+            if self.ended or self.sim.closed or Hold(0) != self.stream.holds:
+                raise Failure(f"{self.client.name}: lines for {self.stream.holds}")
+            if budget < 1:
+                raise Failure(f"{self.client.name}: a budget of {budget}")
+            before = self.client.handled
+            done = super().lines_received(map(self._line_received, lines), budget)
+            if not self.client.handled - before <= done < budget + LONGEST_MESSAGE:
+                raise Failure(f"{self.client.name}: {done} units of work, allowed were {budget}")
+            self.watch.worked(done)
+        return done
+
+    def _line_received(self, line: bytes) -> bytes:
         client, world = self.client, self.watch.world
-        self._must_be_open()
         if client.handled >= len(client.lines) or line != client.lines[client.handled]:
             raise Failure(f"{client.name}: {line!r} is handled, which is not what it sent next")
-        turn, work = self.work_done
-        if turn != self.kernel.selector.turns:
-            work = 0
-        elif work >= self.watch.limits.quantum and not self.watch.stopping:
-            raise Failure(f"{client.name}: a message beyond the quantum ({work} units of work)")
+        self.stumble("a message")
         text = meaning_of(line)
         in_session = client.story.in_session
         reply = world.model.receive(client.story, text)
-        if not self.unsent:
-            self.sim.progress = self.kernel.now
         if reply is not None:
             client.expected += reply_line(reply) + b"\n"
             client.replies.append(reply)
@@ -151,93 +271,173 @@ class WatchedConnection(kv.server.Connection):
         self.kernel.activity += 1
         if self.kernel.trace is not None:
             self.kernel.say(str(self.sim), f"{text!r:.40} is answered {reply!r:.40}")
-        done = super().line_received(line)
-        if done < 1:
-            raise Failure("a message that is no work")
-        self.work_done = self.kernel.selector.turns, work + done
-        return done
+        return line
 
     def line_too_long(self) -> None:
         """Checks that the line is."""
-        self._must_be_open()
-        client, size = self.client, self.watch.limits.line_size
-        rest = client.lines[client.handled] if self.has_line else b"x" * self.buffered
-        if len(rest) < size:
-            raise Failure(f"{client.name}: a line of {len(rest)} octets is called too long")
-        self.watch.world.model.end(client.story)
-        super().line_too_long()
+        with self._call("line_too_long"):
+            client, size = self.client, self.watch.limits.line_size
+            following = client.handled < len(client.lines) and self.buffered > len(
+                client.lines[client.handled]
+            )
+            rest = client.lines[client.handled] if following else b"x" * self.buffered
+            if self.ended or len(rest) < size:
+                raise Failure(f"{client.name}: a line of {len(rest)} octets is called too long")
+            self.watch.world.model.end(client.story)
+            super().line_too_long()
+
+    def held_up(self) -> None:
+        """Checks that it is."""
+        with self._call("held_up"):
+            if not self.unsent or self.stream.outgoing is Outgoing.BROKEN:
+                raise Failure(f"{self.client.name}: is held up, and takes its replies")
+            super().held_up()
+
+    def drained(self) -> None:
+        """Checks that everything is with the kernel."""
+        with self._call("drained"):
+            if self.unsent:
+                raise Failure(f"{self.client.name}: {self.unsent} octets wait, and it is drained")
+            self._backlog = False
+            super().drained()
 
     def end_received(self) -> None:
         """Checks that the stream has ended, and that everything before that is handled."""
-        self._must_be_open()
-        if not self.sim.end_seen or self.sim.unread or self.has_line:
-            raise Failure(f"{self.client.name}: its end is seen too soon")
-        self.watch.world.model.end(self.client.story)
-        super().end_received()
+        with self._call("end_received"):
+            if self.told_of_the_end or self.ended:
+                raise Failure(f"{self.client.name}: its end is told twice")
+            seen = self.sim.end_seen and not self.sim.unread
+            if self.has_line or not (seen or self.watch.stopping):
+                raise Failure(f"{self.client.name}: its end is seen too soon")
+            if self.client.handled < self.owed_at_stop:
+                raise Failure(f"{self.client.name}: the stop forgot what it had sent")
+            self.told_of_the_end = True
+            self.watch.world.model.end(self.client.story)
+            super().end_received()
 
-    def closed(self, error: Exception | None) -> None:
+    def closed(self, error: Exception | None, ours: bool) -> None:
         """Checks that there is a reason. The last call."""
         if self not in self.watch.connections:
             raise Failure(f"{self.client.name}: is closed twice")
-        self._needs_a_reason(error)
-        self.watch.world.model.end(self.client.story)
-        del self.watch.connections[self]
-        super().closed(error)
+        with self._call("closed", last=True):
+            if not self.sim.closed:
+                raise Failure(f"{self.client.name}: is not closed")
+            self.told_of_closing = True
+            self._needs_a_reason(error, ours)
+            self.watch.world.model.end(self.client.story)
+            del self.watch.connections[self]
+            self.watch.gone(self)
+            super().closed(error, ours)
+
+    # Reasons
 
     def polite_close(self) -> None:
         """Checks that there is a reason to end the conversation, if the model knows none."""
-        story = self.client.story
+        story, settings, now = self.client.story, self.watch.settings, self.kernel.now
+        self.ended = True
         if story.state == "CLOSED":
             return
-        if self.kernel.now + self.watch.tolerance >= self._deadline_of_session():
-            self._disturbed("a deadline")
-        elif not self.watch.stopping:
+        if story.in_session:
+            last = self.last_message + (settings.idle_timeout or float("inf"))
+            passed = now + self.watch.tolerance >= last and not self.owed
+        else:
+            passed = now + self.watch.tolerance >= self.accepted_at + settings.handshake_timeout
+        if not passed:
             raise Failure(f"{self.client.name}: its conversation is ended for no reason")
-        elif self.client.handled < self.owed_at_stop:
-            raise Failure(f"{self.client.name}: the stop forgot what it had sent")
-        if not self.watch.stopping or self.conversation.state.name == "CLOSED":
-            self.watch.world.model.end(story)
+        self.disturb("a deadline")
+        self.watch.world.model.end(story)
 
-    def _needs_a_reason(self, error: Exception | None) -> None:
+    def _needs_a_reason(self, error: Exception | None, ours: bool) -> None:
+        sim, name = self.sim, self.client.name
+        if not sim.told and sim.reset_on_close != (ours or isinstance(error, Stalled)):
+            raise Failure(f"{name}: RST {'' if sim.reset_on_close else 'not '}for {error!r}")
+        if ours:
+            if error is not self.mistake and not self.kernel.selector.is_failure(error):
+                raise Failure(f"{name}: is closed for {error!r}, and nobody made that mistake")
+            self.disturb("the server made a mistake")
+        elif self.mistake is not None:
+            raise Failure(f"{name}: {self.mistake!r} is not blamed on the server, {error!r} is")
+        elif isinstance(error, Stalled):
+            self.disturb("it stalled")
+        elif error is not None:
+            if error is not sim.error_told:
+                raise Failure(f"{name}: {error!r} is not what its network said")
+            self.disturb("its connection was lost")
+        elif self.was_left:
+            pass
+        elif sim.told:
+            raise Failure(f"{name}: nobody is told that its connection was lost")
+        elif not (sim.end_seen and sim.given == len(self.client.expected)):
+            raise Failure(f"{name}: its socket is closed for no reason")
+        elif self.kernel.dice.tells and not sim.fin_delivered:
+            raise Failure(f"{name}: its socket is closed before all is delivered")
+
+    def left(self) -> None:
+        """It was closed without RST before all was over."""
         sim, limits = self.sim, self.watch.limits
-        now = self.kernel.now + self.watch.tolerance
-        if sim.told:
-            return self._disturbed("its connection was lost")
-        if error is None:
-            if sim.end_seen and not self.unsent:
-                return None
-            discarded = sim.taken - sim.taken_before_shutdown
-            lingering = self.phase is Phase.LINGERING
-            if lingering and now >= self.phase_since + limits.linger_timeout:
-                return self._disturbed("it kept us waiting")
-            if discarded >= limits.linger_size:
-                return self._disturbed("it kept on sending")
-        if self.watch.world.cut_short_at > now < sim.progress + limits.stall_timeout:
-            raise Failure(f"{self.client.name}: its socket is closed for no reason: {error!r}")
-        if not sim.reset_on_close:
-            raise Failure(f"{self.client.name}: is aborted without RST")
-        return self._disturbed("it stalled, or the stop cut it short")
+        self.was_left = True
+        if self.watch.world.cut_short_at <= self.kernel.now + self.watch.tolerance:
+            return self.disturb("the stop cut it short")
+        if self.due is Deadline.LINGER and sim.taken - self.allowance_from >= limits.linger_size:
+            return self.disturb("it kept on sending")
+        if self.due not in (Deadline.LINGER, Deadline.DELIVERY):
+            raise Failure(f"{self.client.name}: its socket is closed for no reason")
+        self.must_have_waited(self.due)
+        return self.disturb("it kept us waiting")
 
-    def _disturbed(self, why: str) -> None:
+    def must_have_waited(self, due: Deadline) -> None:
+        """Checks that a deadline has passed."""
+        since = max(self.due_since, self.acknowledged_at)
+        if (
+            self.due is not due
+            or self.kernel.now + self.watch.tolerance < since + self.watch.limits.patience(due)
+        ):
+            raise Failure(f"{self.client.name}: {due} strikes too soon")
+
+    def disturb(self, why: str) -> None:
+        """Notes why the client need not get all that it is owed."""
         self.client.disturbed = self.client.disturbed or why
-
-    def _must_be_open(self) -> None:
-        if self.stream.phase is not Phase.OPEN:
-            raise Failure(f"{self.client.name}: a handler runs on a {self.stream.phase} stream")
 
 
 class WatchedStream(Stream):
-    """A stream whose readiness is not reported, and whose end not decided, after its end."""
+    """A stream whose states change by one door only, and which is left alone after its end."""
 
     _owner: WatchedConnection
 
+    def __init__(self, *args: Any) -> None:
+        self.states = Incoming.OPEN, Outgoing.OPEN
+        super().__init__(*args)
+
     def close(self) -> None:
         """Tells the watch."""
-        if self.phase is Phase.OPEN:
-            self._owner.polite_close()
+        self._owner.polite_close()
         super().close()
 
+    def leave(self, error: Exception | None = None) -> None:
+        """Tells the watch."""
+        if not self._owner.sim.closed:
+            self._owner.left()
+        super().leave(error)
+
+    def abort(self, error: Exception | None) -> None:
+        """Tells the watch."""
+        if isinstance(error, Stalled):
+            self._owner.must_have_waited(Deadline.STALL)
+        super().abort(error)
+
+    def _start_timer(self, due: Deadline | None) -> None:
+        owner = self._owner
+        owner.due, owner.due_since = due, owner.kernel.now
+        owner.allowance_from = owner.sim.taken
+        super()._start_timer(due)
+
+    def _step(self, event: Event) -> None:
+        if (self.incoming, self.outgoing) != self.states:
+            raise Failure(f"{self._owner.client.name}: a state has changed behind the tables")
+        super()._step(event)
+        self.states = self.incoming, self.outgoing
+
     def _ready(self, events: int) -> None:
-        if self.phase is Phase.CLOSED:
+        if self._owner.sim.closed:
             raise Failure(f"{self._owner.client.name}: readiness is reported to a closed stream")
         super()._ready(events)

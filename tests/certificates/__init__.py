@@ -1,0 +1,14 @@
+"""Certificates for the tests, made by `make.sh`. All are good until 2120."""
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+#: The authority that the others are signed by, but for the stranger's, and the stranger's.
+CA, OTHER_CA = str(HERE / "ca.pem"), str(HERE / "other-ca.pem")
+#: Certificates and keys: for localhost, 127.0.0.1 and ::1; for alice; for mallory.
+SERVER = str(HERE / "server.pem"), str(HERE / "server.key")
+CLIENT = str(HERE / "client.pem"), str(HERE / "client.key")
+STRANGER = str(HERE / "stranger.pem"), str(HERE / "stranger.key")
+#: The server's key; the password is "secret".
+ENCRYPTED_KEY = str(HERE / "encrypted.key")

@@ -1,0 +1,145 @@
+"""The examples do what they say, as programs of their own, and are as short as they claim."""
+
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ladder.grid import descriptors, tried
+from ladder.server import PATIENCE, Client, Server
+from ladder.troupe import TROUPE, Peer
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The example that the test is about."""
+    with Server(f"-m tests.examples.{request.param}", word="ok") as running:
+        yield running
+
+
+def of(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("server", [name], indirect=True)
+
+
+@pytest.mark.parametrize("path", [HERE / "echo.py", HERE / "chat.py"], ids=lambda path: path.stem)
+def test_an_example_is_under_fifty_lines_and_on_kv_net_alone(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") < 50
+    assert "from kv." in text and text.count("from kv.") == text.count("from kv.net.")
+
+
+@of("echo")
+def test_every_line_comes_back_however_it_was_cut(server: Server) -> None:
+    with server.client() as client:
+        for piece in (b"one l", b"ine\n\ntwo", b" lines\nand half"):
+            client.send(piece)
+            client.settle()
+        assert client.lines(3) == [b"one line", b"", b"two lines"]
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.rest() == [b"one line", b"", b"two lines"]  # and no half a line
+
+
+@of("echo")
+def test_many_lines_come_back_to_a_slow_reader(server: Server) -> None:
+    lines = [b"%d" % number for number in range(10_000)]
+    with server.client(small=True) as client:
+        client.send(b"\n".join([*lines, b""]))
+        client.settle()
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.rest() == lines
+
+
+def joined(server: Server, name: bytes) -> Client:
+    """Somebody who is there, and has heard so."""
+    guest = server.client()
+    guest.send(name + b"\n")
+    assert guest.lines(1) == [b"* %s is here" % name]
+    return guest
+
+
+@of("chat")
+def test_a_line_goes_to_all_who_are_there_and_everybody_hears_who_leaves(server: Server) -> None:
+    with joined(server, b"alice") as alice, joined(server, b"bob") as bob:
+        assert alice.lines(2)[1] == b"* bob is here"
+        bob.send(b"hello\nand\n")
+        assert alice.lines(4)[2:] == bob.lines(3)[1:] == [b"bob: hello", b"bob: and"]
+        bob.sock.shutdown(socket.SHUT_WR)
+        assert alice.lines(5)[4] == b"* bob has left"
+        assert bob.rest()[-1] == b"bob: and"
+
+
+@of("chat")
+def test_who_is_reset_has_left(server: Server) -> None:
+    with joined(server, b"alice") as alice:
+        bob = joined(server, b"bob")
+        bob.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        bob.close()
+        assert alice.lines(3)[1:] == [b"* bob is here", b"* bob has left"]
+
+
+@of("chat")
+def test_nobody_waits_for_one_who_does_not_read(server: Server) -> None:
+    with joined(server, b"alice") as alice, server.client(small=True) as bob:
+        bob.send(b"bob\n")
+        assert alice.lines(2)[1] == b"* bob is here"
+        for said in range(10_000):
+            alice.send(b"x" * 400 + b"\n")
+            if b"* bob has left" in alice.lines(3 + said):
+                return
+        raise AssertionError("bob is still there")
+
+
+@of("pool")
+def test_a_slow_reply_delays_its_own_client_only_and_replies_stay_in_order(server: Server) -> None:
+    with server.client() as slow, server.client() as other:
+        slow.send(b"2000000\n1\n")  # the second would be ready long before the first
+        other.send(b"1\n")
+        first = other.lines(1)
+        assert not slow.readable()
+        replies = slow.lines(2)
+        assert replies[1:] == first and replies[0] != first[0]
+
+
+@of("pool")
+def test_who_leaves_before_the_reply_harms_nobody(server: Server) -> None:
+    with server.client() as client:
+        client.send(b"300000\n")
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with server.client() as client, server.client() as half_closer:
+        half_closer.send(b"300000\n2\n")
+        half_closer.sock.shutdown(socket.SHUT_WR)
+        client.send(b"2\n")
+        assert client.lines(1) == half_closer.rest()[1:]
+
+
+@pytest.mark.parametrize("peer", TROUPE, ids=lambda peer: peer.name)
+def test_the_ladders_server_with_coroutines_survives_everybody(peer: Peer) -> None:
+    with descriptors():
+        cell = tried("-m tests.examples.awaiting", peer, "ok")
+    assert cell.word == "ok", cell.told
+
+
+def test_what_await_needs_is_twenty_lines_and_an_awaited_line_forty_more() -> None:
+    text = (HERE / "coroutines.py").read_text().partition("\n\n\n")[2]
+    needed, _, use = text.partition("class Lines")
+    for part, most in ((needed, 20), (use, 40)):
+        code = [line for line in part.splitlines() if line.strip() and '"""' not in line]
+        assert len(code) <= most
+
+
+def test_a_coroutine_goes_on_inside_the_call_that_brings_its_line() -> None:
+    with Server("-m tests.examples.awaiting", word="ok", arguments=(60, "trace")) as server:
+        with server.client() as client:
+            client.send(b"hello\n")
+            assert client.lines(1) == [b"1 HELLO"]
+        server.signal(signal.SIGTERM)
+        assert server.status(PATIENCE) == 0
+        told = server.said()
+    assert (
+        "> _read > _received > _hand_over > lines_received > _answer > set > step > serve" in told
+    )
+    assert "#1        recv     6 of 16384 octets" in told

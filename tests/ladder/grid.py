@@ -1,0 +1,149 @@
+"""The grid: every step against every peer, and what has to come out."""
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .server import HERE, PATIENCE, Red, Server
+from .troupe import TROUPE, Peer
+
+#: A cell is "ok", or the word for how that step fails; `make ladder STEP=n` says more.
+EXPECTED = """
+                     1       2       3       4       5       6       7       8       9
+in pieces           ok      ok      mixed   ok      ok      ok      ok      ok      ok
+several at once     ok      ok      mixed   ok      ok      ok      ok      ok      ok
+one beside          waits   ok      ok      ok      ok      ok      ok      ok      ok
+half-closer         ok      ok      mixed   dies    lost    lost    ok      ok      ok
+slow reader         waits   ok      mixed   dies    ok      ok      ok      ok      ok
+never reads         waits   ok      dies    dies    grows   ok      ok      ok      ok
+endless line        grows   grows   mixed   grows   grows   ok      ok      ok      ok
+greedy              waits   ok      mixed   unfair  unfair  ok      ok      ok      ok
+a thousand idle     waits   ok      dies    ok      ok      ok      ok      ok      ok
+resetter            dies    ok      dies    dies    ok      ok      ok      ok      ok
+no descriptors      ok      dies    dies    dies    spins   ok      ok      ok      ok
+goes on             grows   grows   mixed   grows   grows   lost    ok      ok      ok
+silent              stays   stays   stays   stays   stays   stays   ok      ok      ok
+SIGTERM             lost    lost    lost    lost    lost    lost    lost    ok      ok
+"""
+
+WIDTH = 20  # of the column of names
+
+LEGEND = {
+    "ok": "survives: everybody gets what is due",
+    "waits": "somebody is not served, for as long as somebody else is there",
+    "mixed": "pieces are taken for lines",
+    "dies": "the server ends with a traceback",
+    "lost": "replies that are due do not arrive",
+    "grows": "whatever is sent is taken, and kept in memory",
+    "unfair": "one client is served, with all that it has, before another's single line",
+    "spins": "a whole processor is used, to do nothing",
+    "stays": "a silent client keeps its place for ever",
+}
+
+
+@dataclass
+class Step:
+    """One program."""
+
+    number: int
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What it adds, in a word or two."""
+        return self.path.stem.split("_", 2)[2].replace("_", " ")
+
+    @property
+    def module(self) -> str:
+        """What `python -m` calls it."""
+        return f"tests.ladder.{self.path.stem}"
+
+    @property
+    def program(self) -> tuple[str, dict[str, str]]:
+        """What to give Python to run it, and what is expected of it."""
+        return f"-m {self.module}", expected(self)
+
+    @property
+    def length(self) -> int:
+        """Its lines of code."""
+        lines = self.path.read_text().partition('"""\n')[2].splitlines()
+        return sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines)
+
+    @property
+    def sentences(self) -> str:
+        """What a teacher would say."""
+        return " ".join(self.path.read_text().split('"""')[1].split())
+
+
+@dataclass
+class Cell:
+    """What became of a step and a peer."""
+
+    word: str
+    told: str
+
+
+STEPS = [Step(int(path.stem.split("_")[1]), path) for path in sorted(HERE.glob("step_*.py"))]
+
+
+def expected(step: Step) -> dict[str, str]:
+    """A step's column of the grid: its word for each peer."""
+    head, *rows = EXPECTED.strip("\n").splitlines()
+    column = head.split().index(str(step.number))
+    return {row[:WIDTH].strip(): row[WIDTH:].split()[column] for row in rows}
+
+
+def tried(program: str, peer: Peer, word: str | None = None) -> Cell:
+    """Has a peer try a program. `word` is what is expected, if anything is."""
+    try:
+        with Server(program, word, peer.descriptors, peer.arguments) as server:
+            try:
+                return Cell("ok", peer.act(server))
+            except Red as red:
+                found = Cell(red.word, str(red))
+            except OSError as error:  # refused, or reset
+                found = Cell("lost", str(error))
+            status = server.status(PATIENCE if word == "dies" else 0)
+            if status is not None and status > 0:
+                found = Cell("dies", server.last_words())
+            return found
+    except Red as red:  # it does not even start
+        return Cell(red.word, str(red))
+
+
+@contextlib.contextmanager
+def descriptors(enough: int = 4096) -> Iterator[None]:
+    """Raises the limit of descriptors, for the thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, min(enough, hard) if hard != resource.RLIM_INFINITY else enough)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+Row = tuple[Peer, list[Cell]]
+
+
+def tried_by_all(programs: list[tuple[str, dict[str, str]]], jobs: int = 4) -> Iterator[Row]:
+    """Each peer, and what becomes of each program that it tries; `jobs` programs at a time.
+
+    A program comes with the words that are expected, by the names of the peers.
+    """
+    with descriptors(), ThreadPoolExecutor(jobs) as pool:
+        rows: list[tuple[Peer, list[Future[Cell]]]] = [
+            (
+                peer,
+                [pool.submit(tried, name, peer, to_be.get(peer.name)) for name, to_be in programs],
+            )
+            for peer in TROUPE
+        ]
+        try:
+            for peer, row in rows:
+                yield peer, [future.result() for future in row]
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,128 @@
+"""Signals: what a process inherits from whoever started it
+
+A new program starts with the signals of its parent. A blocked one stays blocked, and an ignored one
+ignored: only handlers are taken away by `exec`. Some supervisors and thread pools block signals and
+forget that. Then SIGTERM waits for ever, and only SIGKILL ends the server. The other way round,
+`nohup` has SIGHUP ignored, and a shell without job control has SIGINT ignored for what it starts
+with `&`. The usual `signal.signal(SIGINT, stop)` undoes that, and Ctrl-C for somebody else ends the
+server, too.
+
+And SIGHUP, which comes when the terminal goes, ends a process at once if nobody handles it.
+
+What one sees: `kill` does nothing; or a background server ends at a Ctrl-C or a closed terminal,
+with its clients cut off.
+"""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, SIGUSR1, getsignal, pthread_sigmask
+from typing import Any
+from unittest import mock
+
+from house import SERVER_KEY
+
+from kv.process import serve
+from kv.protocol.messages import Wire
+from kv.protocol.store import Store
+from kv.server import Server, Settings
+
+from .pitfall import Failure, Pitfall
+
+#: What comes, in this order, as soon as the loop runs.
+COMING: list[int] = []
+
+
+class Signalled(Server):
+    """Each of `COMING` comes in a turn of its own."""
+
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
+        for number, coming in enumerate(COMING):
+            self.reactor.call_later(
+                0.01 * number, lambda coming=coming: signal.raise_signal(coming)
+            )
+
+
+@contextlib.contextmanager
+def inherited(blocked: set[int], ignored: set[int], coming: list[int]) -> Iterator[None]:
+    """This process is as if it had been started so."""
+    handlers = {number: getsignal(number) for number in (SIGHUP, SIGINT, SIGTERM, SIGUSR1)}
+    mask = pthread_sigmask(signal.SIG_BLOCK, blocked)
+    for number in ignored:
+        signal.signal(number, SIG_IGN)
+    COMING[:] = coming
+    try:
+        yield
+    finally:
+        for number in blocked:  # what has not come yet is forgotten
+            signal.signal(number, SIG_IGN)
+        pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def ended_by() -> str:
+    """Serves until a signal comes; the name of that signal."""
+    said: list[str] = []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        mock.patch("kv.process.listen", lambda *_: [listener]),
+        mock.patch("kv.process.PrivateKey.generate", lambda _: SERVER_KEY),
+        mock.patch("kv.process.Server", Signalled),
+        mock.patch("kv.process.log.info", lambda text, *rest: said.append(text % rest)),
+    ):
+        serve("", 0, Wire(), Settings(), Store(1 << 20), 5)
+    return next(text.split()[0] for text in said if text.endswith("received"))
+
+
+def as_it_is(how: int, signals: object) -> set[signal.Signals]:
+    """What is usually written: nothing."""
+    return set()
+
+
+class TestBlocked(Pitfall):
+    """Whoever starts the server has SIGTERM blocked; then SIGTERM comes."""
+
+    usually = "nothing but SIGKILL ends it"
+    handled = serve
+    naive = {"kv.process.signal.pthread_sigmask": as_it_is}
+    patience = 0.5
+
+    def scenario(self) -> str:
+        with inherited({SIGTERM}, set(), [SIGTERM]):
+            return f"{ended_by()} ends it"
+
+
+class TestIgnored(Pitfall):
+    """Whoever starts the server has SIGINT ignored; then SIGINT comes, and after it SIGTERM."""
+
+    usually = "somebody else's Ctrl-C ends it"
+    handled = serve
+    naive = {"kv.process.signal.getsignal": lambda _: signal.SIG_DFL}
+
+    def scenario(self) -> str:
+        with inherited(set(), {SIGINT}, [SIGINT, SIGTERM]):
+            by = ended_by()
+        if by != "SIGTERM":
+            raise Failure(f"{by} ends it")
+        return f"{by} ends it"
+
+
+def at_once(*_: object) -> None:
+    """Stands in for the end of this process."""
+    raise Failure("SIGHUP would end the process in the middle of everything")
+
+
+class TestHangUp(Pitfall):
+    """The terminal is closed: SIGHUP comes."""
+
+    usually = "the process ends without a word, and its clients are cut off"
+    handled = "kv.process.ENDING"
+    naive = {"kv.process.ENDING": (SIGINT, SIGTERM)}
+
+    def scenario(self) -> str:
+        with inherited(set(), set(), [SIGHUP]):
+            signal.signal(SIGHUP, at_once)
+            return f"{ended_by()} ends it, politely"

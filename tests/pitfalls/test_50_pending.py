@@ -1,0 +1,48 @@
+"""Plaintext that waits inside the TLS object
+
+A record has up to 16 KiB of text, and can be opened only when all of it is there. So TLS takes more
+out of the kernel's buffer than a `recv(4096)` asks for, and keeps the rest. The socket is then no
+longer readable: no selector tells of what waits in the TLS object (`SSLSocket.pending()` does, if
+it is asked). It is the same trap as with every buffer of one's own (23), in somebody else's. The
+way out: take everything out of the TLS object at once, and let it wait in one's own buffer, where
+fairness and back-pressure are.
+
+What one sees: a peer that sends much at once gets a part of its replies, and the others later, when
+it sends something more.
+"""
+
+import ssl
+
+from house import house
+
+from kv.net.tls import Event, State, Tls
+
+from .pitfall import Failure, Pitfall
+
+
+def take(self: Tls, octets: bytes, plaintext: list[bytes]) -> None:
+    self._incoming.write(octets)
+    try:
+        if self.state is State.HANDSHAKE:
+            self._tls.do_handshake()
+            self._enter(Event.AGREED)
+        plaintext.append(self._tls.read(4096))
+    except ssl.SSLWantReadError:
+        pass
+
+
+class TestPending(Pitfall):
+    """A client sends 150 commands in one record, and waits."""
+
+    usually = "a part of the replies never comes, and nothing is wrong"
+    handled = Tls.received
+    naive = {"kv.net.tls.Tls._take": take}
+
+    def scenario(self) -> str:
+        with house(tls=True) as h:
+            guest = h.guest().connect()
+            replies = guest.ask(*["GET k"] * 150)
+            told = f"{len(replies)} of 150 replies come"
+            if len(replies) < 150:
+                raise Failure(told)
+            return told
