@@ -74,7 +74,7 @@ run-server: venv
 ## run a client: commands from the terminal, a pipe or a file
 run-client: venv
 	@rlwrap=$(call quote,$(value RLWRAP)); set --; \
-	if [ "$$rlwrap" ] && [ -t 0 ] && [ -t 1 ] && command -v "$$rlwrap" >/dev/null; then \
+	if [ "$$rlwrap" ] && [ -t 0 ] && [ -t 1 ] && [ "$$(stty size 2>&1)" != "0 0" ] && command -v "$$rlwrap" >/dev/null; then \
 	  set -- "$$rlwrap" --history-filename=.venv/history; fi; \
 	exec "$$@" .venv/bin/python -m kv client $(address) $(identity) $(value ARGS)
 
