@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import os
     import ssl
 
-    from kv.net.tls import Tls
 
 T = TypeVar("T")
 

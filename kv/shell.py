@@ -160,7 +160,11 @@ class Shell:
         text = f"{'connection lost' if self._connected else 'cannot connect'}: {reason or error}"
         if error.errno == errno.ECONNREFUSED:
             return f"{text}; is the server running?"
-        if not self._link.greeted and type(error) in (ConnectionError, Violation) and not error.errno:
+        if (
+            not self._link.greeted
+            and type(error) in (ConnectionError, Violation)
+            and not error.errno
+        ):
             return f"{text}; does it use other --key-bits?"
         if self._connected and not self._interactive and (self._order.answered or owed):
             last = f"line {self._order.answered}" if self._order.answered else "no line"
