@@ -30,6 +30,8 @@ HOST := 127.0.0.1
 PORT := 4242
 ## the client's id; without one it takes user name and process id
 ID :=
+## gives run-client line editing and history where it is installed; empty to do without
+RLWRAP := rlwrap
 ## further options for the program that is run, read by the shell
 ARGS :=
 ## 1 makes the benchmark quick, and its figures rough
@@ -53,7 +55,7 @@ GMPY := gmpy2==2.3.2
 LINTERS := ruff==0.17.6 mypy==2.4.1
 
 # The programs have no use for them, and exporting would expand a `$` in a value.
-unexport HOST PORT ID ARGS QUICK SEEDS SEED N STEP START TRY PYTHON
+unexport HOST PORT ID RLWRAP ARGS QUICK SEEDS SEED N STEP START TRY PYTHON
 
 # $(value X) is what was typed, a `$` included; `quote` makes it one word of the shell.
 quote = '$(subst ','\'',$(1))'
@@ -71,7 +73,10 @@ run-server: venv
 
 ## run a client: commands from the terminal, a pipe or a file
 run-client: venv
-	@exec .venv/bin/python -m kv client $(address) $(identity) $(value ARGS)
+	@rlwrap=$(call quote,$(value RLWRAP)); set --; \
+	if [ "$$rlwrap" ] && [ -t 0 ] && [ -t 1 ] && [ "$$(stty size 2>&1)" != "0 0" ] && command -v "$$rlwrap" >/dev/null; then \
+	  set -- "$$rlwrap" --history-filename=.venv/history; fi; \
+	exec "$$@" .venv/bin/python -m kv client $(address) $(identity) $(value ARGS)
 
 ## run the tests
 test: venv

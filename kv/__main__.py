@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kv import __version__
 from kv.net.address import resolve
 from kv.net.log import LogHandler
 from kv.net.owner import Limits
@@ -24,6 +25,7 @@ from kv.protocol.messages import Command, Wire
 from kv.protocol.store import Store
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
+from kv.shell import Options as ShellOptions
 
 if TYPE_CHECKING:
     from kv.net.tls import Tls
@@ -85,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         description="An RSA-sealed key/value server and client.",
         allow_abbrev=False,
     )
+    program.add_argument("--version", action="version", version=f"kv {__version__}")
     roles = program.add_subparsers(dest="role", required=True)
     server = roles.add_parser(
         "server",
@@ -148,12 +151,17 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="talk to a server, from a terminal or a script",
         description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
-        " status: 0 all well; 1 a command was refused or answered with ERROR, the id is in use, or"
-        " input or output failed; 2 wrong options; 3 no connection, it was lost, or the server"
-        " broke the protocol; 130 Ctrl-C.",
+        " status: 0 all well; 1 a command was refused or answered with ERROR, lines were left over"
+        " after DISCONNECT, the id is in use, or input or output failed; 2 wrong options; 3 no"
+        " connection, it was lost, or the server broke the protocol; 130 Ctrl-C.",
     )
     client.set_defaults(run=run_client, role_parser=client)
-    option(client, "--id", str, default_id(), "ID", "client id")
+    client.add_argument(
+        "--id",
+        default=default_id(),
+        metavar="ID",
+        help="client id (user name, process id and something random)",
+    )
     option(client, "--timeout", seconds, 10, "SECONDS", "longest wait, also to connect")
     client.add_argument(
         "--tls", action="store_true", help="speak TLS 1.3, and believe the system's authorities"
@@ -171,6 +179,12 @@ def parser() -> argparse.ArgumentParser:
         "--raw",
         action="store_true",
         help="seal and send every line unchecked, print what comes back, half-close at the end",
+    )
+    client.add_argument(
+        "--strict", action="store_true", help="in a script, the first refused line ends it"
+    )
+    client.add_argument(
+        "--quiet", action="store_true", help="show no progress on a terminal during a script"
     )
     timeline = roles.add_parser(
         "timeline",
@@ -201,13 +215,13 @@ def files(to: argparse.ArgumentParser, *names_and_helps: str) -> None:
 
 
 def default_id() -> str:
-    """User name and process id."""
+    """User name, process id, and something random: every container has a root with process 1."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in some containers
         name = ""
     name = "".join(character for character in name if " " < character < "\x7f")
-    return f"{name or f'uid{os.getuid()}'}-{os.getpid()}"
+    return f"{name or f'uid{os.getuid()}'}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def say(text: str) -> None:
@@ -293,9 +307,9 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
         say(f"cannot connect to {options.host}: {error.strerror or error}")
         return LOST
     key = PrivateKey.generate(wire.key_bits)
-    who = options.id, options.timeout, options.raw
+    how = ShellOptions(options.id, options.timeout, options.raw, options.strict, options.quiet)
     try:
-        return Shell(addresses, wire, key, *who, tls).run()
+        return Shell(addresses, wire, key, how, tls).run()
     except KeyboardInterrupt:
         if os.isatty(1):
             with suppress(OSError):

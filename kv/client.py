@@ -1,14 +1,11 @@
-"""Joins them for callers: the `Client` library, blocking for its caller, reactor inside."""
+"""Joins them for callers: the `Client` library, which blocks its caller and nobody else."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from itertools import islice
+import warnings
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
+from kv.caller import Caller
 from kv.errors import PutRefused
-from kv.link import Link
-from kv.net.address import Address, resolve
-from kv.net.reactor import Reactor
+from kv.net.address import resolve
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import FIXED_REPLIES, Command, Message, Reply, Wire
 
@@ -16,7 +13,6 @@ if TYPE_CHECKING:
     import os
     import ssl
 
-    from kv.net.tls import Tls
 
 T = TypeVar("T")
 
@@ -36,8 +32,11 @@ class Client:
     None none False
     [True, '1', True, None]
 
-    Connects at once; the session and its data live until `close`, which `with` calls. `timeout`,
-    in seconds, is the longest time without the connection or the reply that is awaited; looking
+    Connects at once; the session and its data live until `close`, which `with` calls. A client
+    that is thrown away unclosed warns (`ResourceWarning`) and frees its id at once.
+
+    `timeout`, in seconds, bounds the constructor and `close`; otherwise it is the longest time in
+    which nothing happens though a reply is owed, or the server does not take what is sent. Looking
     up a host name is not counted. Making a key takes about 35 ms at 512 bits, so programs that
     connect often make one with `PrivateKey.generate()` and hand it in as `key`. `key_bits` and
     `receive_buffer_size`, in bits, must be the server's.
@@ -46,11 +45,15 @@ class Client:
     believed (PEM), True for the system's, or an `ssl.SSLContext`, which can have a certificate of
     one's own. The server's certificate must be for `host`, or for `tls_name` if that is given.
 
-    Any thread may use a client, but only one at a time. Every method may raise, besides what it
-    names: `TextError` (a `ValueError`) for a text that the protocol cannot carry, before anything
-    is sent; `ConnectionError` if the connection is lost, among them `Violation` if the server
-    broke the protocol; `TimeoutError`. After the last two the client is closed: nobody knows
-    what became of the command.
+    Any thread may use a client, but one call at a time. A call from a second thread, from a signal
+    handler or from a callback while another one runs raises `RuntimeError`, and the one that runs
+    goes on. So does any call in a child after `fork`: the connection stays the parent's, whatever
+    the child does with its copy.
+
+    Every method may raise, besides what it names: `TextError` (a `ValueError`) for a text that the
+    protocol cannot carry, before anything is sent; `ConnectionError` if the connection is lost,
+    among them `Violation` if the server broke the protocol; `TimeoutError`. After the last two the
+    client is closed: nobody knows what became of the command.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Client:
         self._wire = Wire(key_bits, receive_buffer_size)
         if key is not None and key.bits != key_bits:
             raise ValueError(f"the key has {key.bits} bits, not {key_bits}")
+        self._client_id = client_id
         Command.connect(self._wire, client_id)  # an id that cannot be sent is refused right here
         layer = None
         if tls is not None:
@@ -105,11 +109,34 @@ class Client:
 
     def pipeline(self) -> "Pipeline":
         """Collects commands to be sent in one go, without waiting for each reply."""
-        return Pipeline(self._caller, self._wire)
+        return Pipeline(self)
 
     def close(self) -> None:
         """Disconnects; the session's data is gone. A connection that is lost by now is no error."""
         self._caller.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be asked: after `close`, or once the connection was lost.
+
+        A connection that is lost between two calls is noticed by the next one.
+        """
+        return bool(self._caller.closed)
+
+    def __repr__(self) -> str:
+        caller = getattr(self, "_caller", None)
+        if caller is None:
+            state = "not connected"
+        else:
+            state = f"closed: {caller.closed}" if caller.closed else f"at {caller.peer}"
+        return f"<kv.Client {self._client_id!r} {state}>"
+
+    def __del__(self) -> None:
+        caller = getattr(self, "_caller", None)  # none if the constructor has raised
+        if caller is not None and not caller.closed:
+            named = repr(self)
+            if caller.drop("it was thrown away"):
+                warnings.warn(f"unclosed {named}", ResourceWarning, stacklevel=2, source=self)
 
     # As a mapping
 
@@ -141,15 +168,15 @@ class Client:
         self.close()
 
     def _ask(self, command: Command) -> str:
-        return self._caller.execute([command])[0]
+        return self._caller.execute((command,))[0]
 
 
 class Pipeline:
     """Commands to be sent in one go; made by `Client.pipeline`."""
 
-    def __init__(self, caller: "Caller", wire: Wire) -> None:
-        self._caller = caller
-        self._wire = wire
+    def __init__(self, client: Client) -> None:
+        self._client = client  # which is not thrown away before its last pipeline
+        self._wire = client._wire  # noqa: SLF001 (the other half of one class)
         self._commands: list[Command] = []
 
     def put(self, key: str, value: str) -> "Pipeline":
@@ -167,7 +194,7 @@ class Pipeline:
     def execute(self) -> list[str | bool | None]:
         """Sends the commands and returns their results in order; the pipeline is then empty."""
         commands, self._commands = self._commands, []
-        replies = self._caller.execute(commands)
+        replies = self._client._caller.execute(commands)  # noqa: SLF001
         return [result(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
     def _add(self, command: Command) -> "Pipeline":
@@ -180,93 +207,3 @@ def result(command: Command, reply: str) -> str | bool | None:
     if command.message is Message.GET:
         return None if reply == Reply.GET_ERROR.value else reply
     return FIXED_REPLIES[reply] in (Reply.PUT_OK, Reply.DELETE_OK)
-
-
-class Caller:
-    """Runs a link until its commands are answered: where the blocking caller waits."""
-
-    def __init__(
-        self,
-        addresses: list[tuple[int, Address]],
-        wire: Wire,
-        key: PrivateKey,
-        client_id: str,
-        timeout: float,
-        tls: "Tls | None",
-    ) -> None:
-        self._commands: Iterator[Command] = iter(())
-        self._replies: list[str] = []
-        self._awaited = 0
-        self._answered = False  # all that the caller waits for is there
-        self._error: Exception | None = None
-        self._closed = ""  # why, once it is
-        self._reactor = Reactor()
-        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout, tls=tls)
-        self._run()
-
-    def execute(self, commands: Sequence[Command]) -> list[str]:
-        """Sends `commands`, at most WINDOW ahead of their replies, which it returns in order."""
-        if self._closed:
-            raise ConnectionError(f"this client is closed: {self._closed}")
-        self._commands = iter(commands)
-        self._replies = []
-        self._awaited = len(commands)
-        self._answered = False
-        if commands:
-            self._run()
-        return self._replies
-
-    def close(self) -> None:
-        """Disconnects politely, if there still is a connection."""
-        if not self._closed:
-            with suppress(OSError):
-                self.execute([Command.disconnect()])
-            self._abandon("close was called")
-
-    def connected(self) -> None:
-        """The constructor may return."""
-        self._answered = True
-        self._reactor.stop()
-
-    def replied(self, command: Command | None, reply: str) -> None:
-        """One more reply. The call returns with the last one; DISCONNECT's, with the end."""
-        self._replies.append(reply)
-        self._send_more()
-        self._answered = len(self._replies) == self._awaited
-        if self._answered and command != Command.disconnect():
-            self._reactor.stop()
-
-    def drained(self) -> None:
-        """Replies make room sooner."""
-
-    def ended(self, error: Exception | None) -> None:
-        """The connection is gone."""
-        self._error = error
-        self._reactor.stop()
-
-    def _send_more(self) -> None:
-        for command in islice(self._commands, self._link.room):
-            self._link.send(command)
-
-    def _run(self) -> None:
-        """Runs the reactor until there is a result.
-
-        Whatever is raised, Ctrl-C included, leaves the conversation at no known point: the client
-        is then closed.
-        """
-        try:
-            self._send_more()
-            self._link.flush()
-            self._reactor.run()
-            if self._error is not None:
-                if not self._answered:
-                    raise self._error
-                self._abandon(str(self._error))  # what the next call is told
-        except BaseException as error:
-            self._abandon(str(error) or type(error).__name__)
-            raise
-
-    def _abandon(self, reason: str) -> None:
-        self._closed = reason
-        self._link.abort(None)
-        self._reactor.close()

@@ -3,6 +3,7 @@
 It lives on a reactor and blocks nobody. `Client` runs one for callers, `Shell` for people.
 """
 
+import logging
 import socket
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from kv.protocol.cipher import PrivateKey
 from kv.protocol.conversation import ClientConversation
 from kv.protocol.messages import Command, Message, Reply, Wire
 
+log = logging.getLogger("kv")
+
 if TYPE_CHECKING:
     from kv.net.tls import Tls
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 WINDOW = 64
 #: Octets sealed but not sent beyond which more commands wait.
 UNSENT = 32 * 1024
+#: Seconds for the server to close after we did, if there is so much time.
+LINGER = 2.0
 
 
 class LinkOwner(Protocol):
@@ -38,8 +43,8 @@ class LinkOwner(Protocol):
     def replied(self, command: Command | None, reply: str) -> None:
         """The oldest command without a reply has its reply. A raw link knows no commands."""
 
-    def drained(self) -> None:
-        """What was sent is on its way: there may be `room` again."""
+    def may_send(self) -> None:
+        """Replies have come, or what was sent is on its way: there may be `room` again."""
 
     def ended(self, error: Exception | None) -> None:
         """The connection is gone: as it was meant to be, or because of `error`. The last call."""
@@ -48,8 +53,11 @@ class LinkOwner(Protocol):
 class Link:
     """The client's end of one connection: connects, exchanges keys, sends commands.
 
-    `timeout`, in seconds, is the longest time without the connection or the reply that is
-    awaited. A `raw` link, once connected, carries any octets and judges nothing that comes back.
+    `timeout`, in seconds, is the longest time from the start to `connected`; after that, the
+    longest time in which nothing happens though something is owed: a reply to us, or octets that
+    the server does not take. Whoever answers early and reads nothing owes as well.
+
+    A `raw` link, once connected, carries any octets and judges nothing that comes back.
     """
 
     def __init__(
@@ -70,22 +78,23 @@ class Link:
         self._connect = Command.connect(wire, client_id)
         self._owner = owner
         self._timeout = timeout
-        self._timer: Timer | None = None
         self._error: Exception | None = None  # why we close, when it is we who do
         self._raw = raw
         self._tls = tls
         self._half_closed = False
-        self._over = False  # nothing more is awaited
+        self._held = False
+        self._over = False  # nothing more is taken
+        self._connected = False
         self._conversation = ClientConversation(wire, key)
         self._stream: Stream | None = None
-        self._connector = Connector(
-            reactor, addresses, timeout, self._socket_connected, owner.ended
-        )
+        self._sock: socket.socket | None = None  # the stream's; for `forget` alone
+        self._connector = Connector(reactor, addresses, timeout, self._socket_connected, self._end)
+        self._timer: Timer | None = reactor.call_later(timeout, self._timed_out)
 
     @property
     def room(self) -> int:
         """How many commands may be sent now."""
-        if self._stream is None or self._stream.unsent > UNSENT:
+        if not self._connected or self._stream is None or self._stream.unsent > UNSENT:
             return 0
         return WINDOW - len(self._conversation.awaiting)
 
@@ -99,11 +108,15 @@ class Link:
         """Whether every command has its reply."""
         return not self._conversation.awaiting
 
+    @property
+    def greeted(self) -> bool:
+        """Whether the server's key has come."""
+        return self._conversation.peer is not None
+
     def send(self, command: Command) -> None:
         """Sends a command; its reply is awaited from now on. Call `flush` after the last."""
         assert self._stream is not None
-        for line in self._conversation.lines(command):
-            self._stream.write(line + b"\n")
+        self._stream.write(b"\n".join(self._conversation.lines(command)) + b"\n")
         if self._timer is None:
             self._wait()
 
@@ -119,10 +132,22 @@ class Link:
         self._half_closed = True
         self._wait()
 
+    def hold(self, on: bool) -> None:
+        """Whether to read no more for now: whoever is to have the replies does not take them."""
+        if self._stream is not None and on != self._held:
+            self._held = on
+            if on:
+                self._stream.wait()
+            else:
+                self._stream.go_on()
+            self._wait()  # no time runs against a server that we hold up ourselves
+
     def flush(self) -> None:
         """Gives what was sent to the kernel. Replies that arrive do so by themselves."""
         if self._stream is not None:
             self._stream.flush()
+            if self._timer is None:
+                self._wait()
 
     def abort(self, error: Exception | None) -> None:
         """Ends the connection at once; the owner is told `error`."""
@@ -130,42 +155,54 @@ class Link:
         if self._stream is not None:
             self._stream.abort(error)
         else:
-            self._owner.ended(error)
+            self._end(error)
+
+    def forget(self) -> None:
+        """Closes this process's copy of the socket, and nothing else.
+
+        After a fork, parent and child share the connection, its options and the selector's list.
+        Whatever the child sent, shut down, set or unregistered would be done to the parent (43).
+        """
+        if self._sock is not None:
+            self._sock.close()
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
         """Lines of the server's; a violation ends the connection and reaches the owner."""
         work = 0
         try:
             for line in lines:
-                work += self._line_received(line)
-                if work >= budget or self._over:
+                self._line_received(line)
+                work += 1
+                if work >= budget or self._over or self._held:
                     break
         except Violation as violation:
             self.abort(violation)
+        else:
+            if self._connected and not self._over:
+                self._wait()
+                self._owner.may_send()
         return work
 
-    def _line_received(self, line: bytes) -> int:
-        if self._raw and not self._conversation.awaiting:
-            reply = self._conversation.read(line)
-            self._wait()
-            self._owner.replied(None, reply or "")
-            return 1
-        answered = self._conversation.receive(line)
-        if answered is None:
-            return 1  # the server's key; CONNECT has been sent right behind ours
-        command, reply = answered
-        self._wait()
-        if command is self._connect:
-            self._connect_answered(reply)
+    def _line_received(self, line: bytes) -> None:
+        conversation = self._conversation
+        if conversation.peer is None:
+            conversation.read(line)
+            self.send(self._connect)  # not before: the order of the protocol's first three lines
+        elif self._raw and self._connected:
+            self._owner.replied(None, conversation.read(line) or "")
         else:
-            if command.message is Message.DISCONNECT and self._stream is not None:
-                self._over = True
-                self._stream.close()
+            answered = conversation.receive(line)
+            assert answered is not None
+            command, reply = answered
+            if command is self._connect:
+                self._connect_answered(reply)
+                return
             self._owner.replied(command, reply)
-        return 1
+            if command.message is Message.DISCONNECT:
+                self._close()
 
     def line_too_long(self) -> None:
-        """The server broke the protocol."""
+        """Nothing that a server says has so many octets."""
         size = self._wire.line_size
         self.abort(Violation(f"the server sent a line of more than {size} octets"))
 
@@ -174,22 +211,34 @@ class Link:
 
     def drained(self) -> None:
         """The kernel has taken all that was sent."""
-        self._owner.drained()
+        if self._connected:
+            self._wait()
+            self._owner.may_send()
 
     def end_received(self) -> None:
         """The server closed first: closes, too, with nobody to send the rest to."""
-        if not self._raw:
+        if not self._raw or not self._connected:
             self._error = ConnectionError("the server closed the connection")
         assert self._stream is not None
         if self._stream.unsent:
             self._stream.abort(self._error)
         else:
-            self._stream.close()
+            self._close()
 
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed; an error of `ours` is the caller's to see, too."""
+        self._end(error if ours else self._explained(self._error or error))
+
+    def _end(self, error: Exception | None) -> None:
         self._stop_waiting()
-        self._owner.ended(error if ours else self._explained(self._error or error))
+        self._sock = None
+        log.debug("the connection as %r has ended: %s", self._client_id, error or "as was meant")
+        self._owner.ended(error)
+
+    def _close(self) -> None:
+        assert self._stream is not None
+        self._over = True
+        self._stream.close()
 
     def _explained(self, error: Exception | None) -> Exception | None:
         """`error`, and what may be behind it if the server has not sent its key yet."""
@@ -201,37 +250,43 @@ class Link:
             hint = ": perhaps it does not speak TLS" if self._tls.shaking else ""
         else:
             hint = "" if isinstance(error, TimeoutError) else ": perhaps it speaks TLS"
-        return type(error)(f"{error.strerror or error}{hint}")
+        return type(error)(f"{error.strerror or error}{hint}") if hint else error
 
     def _socket_connected(self, sock: socket.socket) -> None:
-        # The server says nothing before it has our key, and CONNECT does not depend on what it
-        # says: both go together and save a round trip.
         # A client always reads: if it, too, read nothing while it cannot send, both would wait.
-        limits = Limits(line_size=self._wire.line_size, high_water=sys.maxsize)
-        self._stream = Stream(
-            self._reactor,
-            sock,
-            self,
-            limits,
-            Turns(self._reactor, unsent_limit=sys.maxsize),
-            self._tls,
+        limits = Limits(
+            line_size=self._wire.line_size,
+            high_water=sys.maxsize,
+            stall_timeout=2 * self._timeout,  # `_wait` comes first
+            linger_timeout=min(LINGER, self._timeout),
         )
+        turns = Turns(self._reactor, unsent_limit=sys.maxsize)
+        self._sock = sock
+        self._stream = Stream(self._reactor, sock, self, limits, turns, self._tls)
         self._stream.write(self._conversation.key.public.to_line() + b"\n")
-        self.send(self._connect)
-        self.flush()
+        self._stream.flush()
 
     def _connect_answered(self, reply: str) -> None:
         if reply == Reply.CONNECT_OK.value:
+            self._connected = True
+            self._stop_waiting()
+            log.debug("connected to %s as %r", self.peer, self._client_id)
             self._owner.connected()
-            return
-        assert self._stream is not None
-        self._over = True
-        self._error = ConnectRefused(f"the client id {self._client_id!r} is in use")
-        self._stream.close()
+        else:
+            self._error = ConnectRefused(f"the client id {self._client_id!r} is in use")
+            self._close()
 
     def _wait(self) -> None:
-        """Starts the time for the next reply anew, or stops it if none is awaited."""
-        if not (self._conversation.awaiting or self._half_closed):
+        """Starts the time anew, or stops it if nothing is owed, in either direction.
+
+        A server that answers before it has read owes no reply, and may still keep us for ever by
+        not reading.
+        """
+        unsent = self._stream.unsent if self._stream is not None else 0
+        if not self._connected:
+            return  # one deadline for all that comes before
+        owed = self._conversation.awaiting or self._half_closed or unsent
+        if not owed or self._held:
             self._stop_waiting()
         elif self._timer is None:
             self._timer = self._reactor.call_later(self._timeout, self._timed_out)
@@ -244,4 +299,7 @@ class Link:
             self._timer = None
 
     def _timed_out(self) -> None:
-        self.abort(TimeoutError(f"the server did not reply for {self._timeout:g} s"))
+        self._timer = None
+        owed = self._conversation.awaiting or self._half_closed or not self._connected
+        what = "did not reply" if owed else "took nothing of what is sent to it"
+        self.abort(TimeoutError(f"the server {what} for {self._timeout:g} s"))

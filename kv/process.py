@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kv.net.listener import listen
+from kv.net.log import plural
 from kv.net.reactor import Reactor
 from kv.protocol.cipher import ARITHMETIC, PrivateKey
 from kv.protocol.conversation import Service
@@ -105,7 +106,7 @@ def serve(
     finally:
         reactor.close()
     if server.cut_short:
-        log.warning("stopped; %d connections were cut short", server.cut_short)
+        log.warning("stopped; %s cut short", plural(server.cut_short, "connection"))
         return 1
     log.info("stopped")
     return 0

@@ -15,7 +15,7 @@ from kv.errors import Violation
 from kv.net.address import Address, shown
 from kv.net.directions import Incoming
 from kv.net.listener import Listener
-from kv.net.log import PEERS
+from kv.net.log import PEERS, plural
 from kv.net.owner import Limits, Stalled, TlsError
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
@@ -224,7 +224,7 @@ class Server:
         (46); then everything is closed. Who does not get everything is counted.
         """
         self._stopping = True
-        log.info("stopping: %d connections to finish", len(self.connections))
+        log.info("stopping: %s to finish", plural(len(self.connections), "connection"))
         for listener in self._listeners:
             listener.finish(self._stop_if_done)
         for connection in self.connections:

@@ -26,6 +26,7 @@ TINY = Scale(
     hot=4,
     puts=40,
     unseen=2,
+    calls=5,
     sessions=20,
     idle=0.01,
     keys=(512,),
@@ -38,7 +39,7 @@ def measured() -> tuple:
 
 
 def test_every_row_has_plausible_figures_for_every_server(measured: tuple) -> None:
-    results, crowd, _ = measured
+    results, crowd, _, _ = measured
     assert len(results) == 7
     for result in [*results, crowd.result]:
         for samples in result.samples.values():
@@ -50,15 +51,20 @@ def test_every_row_has_plausible_figures_for_every_server(measured: tuple) -> No
 
 
 def test_the_crowd_is_as_large_as_asked_for(measured: tuple) -> None:
-    _, crowd, _ = measured
+    _, crowd, _, _ = measured
     assert crowd.sessions == crowd.wanted == TINY.sessions
     assert crowd.connecting > 0 and crowd.idle_cpu >= 0
 
 
 def test_five_blocks_cost_more_than_one(measured: tuple) -> None:
-    _, _, costs = measured
+    _, _, costs, _ = measured
     assert [cost.blocks for cost in costs] == [1, 2, 3, 4, 5]
     assert costs[4].opening > costs[0].opening < costs[0].sealing < costs[4].sealing
+
+
+def test_a_caller_asks_again_faster_than_it_asks_anew(measured: tuple) -> None:
+    _, _, _, (again, new) = measured
+    assert 0 < new.rate < again.rate < 1e8 and 0 < new.share < again.share
 
 
 def test_the_report_names_every_row_and_server_in_lines_that_fit(measured: tuple) -> None:

@@ -47,7 +47,7 @@ def test_what_the_kernel_has_taken_is_delivered_after_the_end_of_the_process(
         barrier.wait(100)
     server.signal(signal.SIGTERM)
     assert server.wait() == 1  # nobody can know whether the rest arrives
-    assert "1 connections were cut short" in server.log().splitlines()[-1]
+    assert "1 connection cut short" in server.log().splitlines()[-1]
     assert client.read_texts_to_end() == ["PUT: OK", *[VALUE] * 100]
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import PATIENCE
 
 from kv.net.address import Address
-from kv.net.connector import Connector
+from kv.net.connector import STAGGER, Connector, in_turns
 from kv.net.reactor import Reactor
 
 Addresses = list[tuple[int, Address]]
@@ -191,21 +191,70 @@ def test_an_address_that_never_answers_is_a_timeout_error(
     assert outcome.error.errno == errno.ETIMEDOUT
 
 
-def test_each_address_gets_an_equal_share_of_the_time(reactor: Reactor, silent: Address) -> None:
-    delays: list[float] = []
-    call_later = reactor.call_later
+class Later:
+    """A reactor's `call_later`, whose delays are recorded, and pass at once if `skip` says so."""
 
-    def record(delay: float, callback: Callable[[], object]) -> object:
-        delays.append(delay)
-        return call_later(0, callback)
+    def __init__(self, reactor: Reactor, skip: Callable[[float], bool]) -> None:
+        self.delays: list[float] = []
+        self._call_later, self._skip = reactor.call_later, skip
+        reactor.call_later = self  # type: ignore[method-assign,assignment]
 
-    reactor.call_later = record  # type: ignore[method-assign,assignment]
+    def __call__(self, delay: float, callback: Callable[[], object]) -> object:
+        self.delays.append(delay)
+        return self._call_later(0 if self._skip(delay) else delay, callback)
+
+
+def test_the_next_attempt_begins_after_a_quarter_of_a_second_and_the_first_goes_on(
+    reactor: Reactor, silent: Address
+) -> None:
+    later = Later(reactor, lambda delay: delay == STAGGER)
     outcome = Outcome()
     addresses: Addresses = [(socket.AF_INET, silent)] * 4
-    Connector(reactor, addresses, 10, outcome.connected, outcome.failed)
-    while outcome.error is None:
+    connector = Connector(reactor, addresses, 10, outcome.connected, outcome.failed)
+    while len(connector._attempts) < 4:
         reactor.turn()
-    assert delays == [2.5] * 4
+    assert later.delays == [10, STAGGER, STAGGER, STAGGER]
+    connector.close()
+
+
+def test_every_address_is_tried_before_a_short_time_is_over(
+    connect: Connect, silent: Address, listener: socket.socket
+) -> None:
+    addresses: Addresses = [(socket.AF_INET, silent)] * 9
+    _, outcome = connect([*addresses, (socket.AF_INET, listener.getsockname())], 1)
+    assert outcome.sock is not None
+
+
+def test_an_address_that_refuses_leaves_its_time_to_the_others(
+    reactor: Reactor, deaf: Address, silent: Address
+) -> None:
+    """The first refuses; the second is begun at once, and has what is left of the whole."""
+    later = Later(reactor, lambda _: False)
+    outcome = Outcome()
+    addresses: Addresses = [(socket.AF_INET, deaf), (socket.AF_INET, silent)]
+    connector = Connector(reactor, addresses, 10, outcome.connected, outcome.failed)
+    while connector._addresses:
+        reactor.turn()
+    assert later.delays == [10, STAGGER]  # nobody waits for the second of these
+    assert [attempt.address for attempt in connector._attempts] == [silent]
+    connector.close()
+
+
+def test_the_first_to_connect_wins_and_the_others_are_closed(
+    connect: Connect, silent: Address, listener: socket.socket
+) -> None:
+    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
+    connector, outcome = connect(addresses)
+    assert outcome.sock is not None
+    assert connector.address == listener.getsockname()
+    assert len(os.listdir("/dev/fd")) == before + 1  # noqa: PTH208
+
+
+def test_the_families_take_turns() -> None:
+    one, two = socket.AF_INET6, socket.AF_INET
+    addresses: Addresses = [(one, ("a", 1)), (one, ("b", 1)), (one, ("c", 1)), (two, ("d", 1))]
+    assert [address[0] for _, address in in_turns(addresses)] == ["a", "d", "b", "c"]
 
 
 def test_giving_up_closes_everything_and_calls_nobody(
@@ -234,20 +283,34 @@ def test_failed_attempts_leave_no_descriptor_open(
     assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
 def test_a_socket_connected_to_itself_is_no_connection(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     """The kernel may pick the very port that is connected to as the one to come from."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        address: Address = free.getsockname()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if family == socket.AF_INET6 and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with closing(socket.socket(family)) as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
 
     class FromThere(socket.socket):
         def connect_ex(self, address: Address) -> int:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.bind(address)
+            self.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
             return super().connect_ex(address)
 
     monkeypatch.setattr("kv.net.connector.socket.socket", FromThere)
-    _, outcome = connect([(socket.AF_INET, address)])
+    _, outcome = connect([(family, (host, port))])
     assert isinstance(outcome.error, ConnectionRefusedError)
+
+
+def has_ipv6() -> bool:
+    """Whether a socket can be bound to ::1."""
+    with closing(socket.socket(socket.AF_INET6)) as sock:
+        try:
+            sock.bind(("::1", 0))
+        except OSError:
+            return False
+    return True

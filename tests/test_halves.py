@@ -8,7 +8,18 @@ import pytest
 KV = Path(__file__).resolve().parent.parent / "kv"
 
 #: The rooms that stand above the folders and join them.
-JOINS = {"__init__", "__main__", "client", "link", "process", "server", "shell"}
+JOINS = {
+    "__init__",
+    "__main__",
+    "caller",
+    "client",
+    "link",
+    "process",
+    "screen",
+    "server",
+    "shell",
+    "typed",
+}
 
 OUTSIDE_WORLD = {
     *("datetime", "io", "os", "pathlib", "select", "selectors", "shutil", "signal", "socket"),

@@ -50,10 +50,10 @@ def make(
 
 
 def command(directory: Path, *args: str, env: dict[str, str] | None = None) -> list[str]:
-    """The words of the last command that `make args` would run."""
+    """The words of the last command that `make args` would run, without what wraps it."""
     shown = make(directory, "-n", f"PYTHON={sys.executable}", *args, env=env)
     assert shown.returncode == 0, shown.stderr
-    return shlex.split(shown.stdout.splitlines()[-1])
+    return [word for word in shlex.split(shown.stdout.splitlines()[-1]) if word != "$@"]
 
 
 STAND_IN = """
@@ -105,7 +105,7 @@ def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> Non
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     targets = {"help", "run-server", "run-client", "test", "lint", "clean"}
     targets |= {"pitfalls", "ladder", "demo", "simulate", "bench", "soak", "fast"}
-    variables = {"HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
+    variables = {"HOST", "PORT", "ID", "RLWRAP", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
     variables |= {"STEP", "START", "TRY"}
     assert listed == targets | variables
 
@@ -118,7 +118,20 @@ def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
 
 
 def test_variables_are_not_taken_from_the_environment(directory: Path) -> None:
-    names = ("HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "N", "STEP", "START", "TRY")
+    names = (
+        "HOST",
+        "PORT",
+        "ID",
+        "RLWRAP",
+        "ARGS",
+        "QUICK",
+        "SEEDS",
+        "SEED",
+        "N",
+        "STEP",
+        "START",
+        "TRY",
+    )
     exported = dict.fromkeys(names, "exported")
     for target in ("run-server", "run-client", "test", "pitfalls", "ladder", "simulate", "bench"):
         assert command(directory, target, env=exported) == command(directory, target)

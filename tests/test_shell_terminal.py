@@ -144,7 +144,7 @@ def test_a_session_looks_like_this(start: Start, server: Server) -> None:
 
 def test_without_an_id_the_greeting_has_user_name_and_process_id(start: Start) -> None:
     terminal = start(env={**os.environ, "LOGNAME": "carol"})
-    assert f"as 'carol-{terminal.process.pid}'" in terminal.shown("kv> ")
+    assert f"as 'carol-{terminal.process.pid}-" in terminal.shown("kv> ")
 
 
 def test_help_names_the_five_commands(start: Start) -> None:
@@ -176,7 +176,8 @@ def test_a_refused_command_is_explained_and_the_session_goes_on(start: Start) ->
 def test_a_lower_case_put_asks_for_its_value_and_throws_it_away(start: Start) -> None:
     terminal = start()
     terminal.shown("kv> ")
-    assert "use PUT KEY; the next line, its value, is skipped" in terminal.line("put x", "value> ")
+    said = terminal.line("put x", "value (skipped)> ")
+    assert "use PUT KEY; the next line, its value, is skipped" in said
     assert terminal.line("DISCONNECT") == ""
     assert terminal.line("GET x") == "GET: ERROR\n"
 
@@ -309,17 +310,59 @@ def test_ctrl_d_twice_in_a_line_ends_the_line_and_then_the_session(
     assert "x\n" in text and status == 0
 
 
-@pytest.mark.parametrize("typed", [b"", b"PUT x\nhalf a li"], ids=["idle", "typing"])
-def test_ctrl_c_ends_it_with_130_and_without_a_traceback(start: Start, typed: bytes) -> None:
-    terminal = start()
+AGAIN = "Ctrl-C again within two seconds ends; Ctrl-D leaves politely\n"
+
+
+@pytest.mark.parametrize("typed", [b"GET x", b"PUT x\nhalf a li", b"put x\n"], ids=ascii)
+def test_ctrl_c_drops_the_line_that_is_being_typed_and_the_session_goes_on(
+    start: Start, fake: FakeServer, typed: bytes
+) -> None:
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
     terminal.shown("kv> ")
     terminal.press(typed)
-    terminal.shown(typed.decode()[-9:])
-    # The terminal throws away what was typed and not read yet, perhaps just before it is read.
+    terminal.shown(typed.decode()[-5:])
+    if typed.endswith(b"\n"):
+        terminal.shown("> ")
+    terminal.press(CTRL_C)
+    assert terminal.shown("kv> ").endswith(f"\n{AGAIN}kv> ")
+    terminal.press(b"GET y\n")
+    assert conversation.read_text() == "GET y"
+    conversation.reply("here")
+    terminal.shown("here\nkv> ")
+    terminal.press(CTRL_D)
+    assert conversation.serve() == ["DISCONNECT"]
+    assert terminal.end()[1] == (1 if typed == b"put x\n" else 0)
+
+
+def test_ctrl_c_twice_ends_it_with_130_and_without_a_traceback(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    terminal.press(CTRL_C)
+    terminal.shown(AGAIN + "kv> ")
     terminal.press(CTRL_C)
     text, status = terminal.end()
-    assert status == 130
-    assert text.replace("value> ", "").strip("^C\n") == ""
+    assert (text.strip("^C\n"), status) == ("", 130)
+
+
+def test_ctrl_c_drops_the_line_again_once_something_has_been_typed(start: Start) -> None:
+    terminal = start()
+    terminal.shown("kv> ")
+    for _ in range(3):
+        terminal.press(CTRL_C)
+        terminal.shown(AGAIN + "kv> ")
+        assert terminal.line("GET x") == "GET: ERROR\n"
+
+
+def test_after_ctrl_z_and_fg_the_prompt_is_there_again(start: Start) -> None:
+    """In a pseudo-terminal of its own nobody continues the client but the test."""
+    terminal = start()
+    terminal.shown("kv> ")
+    os.kill(terminal.process.pid, signal.SIGSTOP)
+    os.waitpid(terminal.process.pid, os.WUNTRACED)
+    os.kill(terminal.process.pid, signal.SIGCONT)
+    assert terminal.shown("kv> ") == "kv> "
+    assert terminal.line("GET x") == "GET: ERROR\n"
 
 
 def test_ctrl_c_ends_it_while_it_is_still_connecting(start: Start, fake: FakeServer) -> None:
@@ -410,6 +453,8 @@ def test_the_terminal_is_as_it_was_during_and_after(start: Start) -> None:
     terminal.shown("kv> ")
     assert terminal.line("GET x") == "GET: ERROR\n"
     assert (terminal.flags(), termios.tcgetattr(terminal.slave)) == before
+    terminal.press(CTRL_C)
+    terminal.shown("kv> ")
     terminal.press(CTRL_C)
     assert terminal.end()[1] == 128 + signal.SIGINT
     assert (terminal.flags(), termios.tcgetattr(terminal.slave)) == before

@@ -6,22 +6,48 @@ Some facts about connecting. It takes a packet there and one back, and somebody 
 send it; a packet that is swallowed is sent again for two minutes. On a non-blocking socket
 `connect` begins all that and says EINPROGRESS. When the matter is decided, either way, the socket
 becomes writable, and SO_ERROR tells which way.
+
+Some facts about several addresses. A name often has an IPv6 and an IPv4 address, and the way to
+one of them may swallow every packet. Whoever tries one after the other waits there until the time
+is over, though the next would answer at once (48). RFC 8305 ("happy eyeballs") has a better plan.
+The families take turns; the next attempt begins when one has failed, or after a quarter of a
+second, while the earlier ones go on; the first to connect wins, and the others are closed.
 """
 
 import errno
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from kv.net.address import Address, shown
 from kv.net.reactor import WRITE, Reactor, Registration, Timer
 
+#: Seconds between the start of one attempt and that of the next (RFC 8305, section 5).
+STAGGER = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A socket that is connecting."""
+
+    sock: socket.socket
+    address: Address
+    registration: Registration
+
+    def close(self) -> None:
+        """Ends it."""
+        self.registration.set(0)
+        self.sock.close()
+
 
 class Connector:
-    """One attempt after the other, until one connects or there is no address left.
+    """Attempts, a quarter of a second apart, until one connects or all have failed.
 
-    `connected` gets the socket; `failed` the last error. Each address gets an equal share of
-    `timeout` (in seconds), so that one which never answers leaves time for the next.
+    `connected` gets the socket; `failed` the last error. `timeout`, in seconds, bounds the whole:
+    an address that refuses at once leaves its time to the others.
     """
 
     def __init__(
@@ -33,78 +59,105 @@ class Connector:
         failed: Callable[[OSError], object],
     ) -> None:
         self._reactor = reactor
-        self._addresses = list(addresses)
-        self._share = timeout / len(addresses)
+        self._addresses = in_turns(addresses)  # not tried yet
+        self._attempts: list[Attempt] = []
         self._connected = connected
         self._failed = failed
-        self.address: Address = ("", 0)  # the one that is tried, in the end the one connected to
-        self._sock: socket.socket | None = None
-        self._registration: Registration | None = None
-        self._timer: Timer | None = None
-        self._given_up = False
+        self.address: Address = ("", 0)  # the one that was connected to
         self._error: OSError = ConnectionError("no address")
+        # With a short timeout and many addresses each is still tried before the time is over.
+        self._stagger = min(STAGGER, timeout / max(1, len(addresses)))
+        self._next: Timer | None = None
+        self._deadline = reactor.call_later(timeout, self._timed_out)
+        self._over = False
         reactor.call_soon(self._try_next)
 
     def close(self) -> None:
         """Gives up: neither callback is called any more."""
-        self._given_up = True
+        self._over = True
         self._addresses.clear()
-        self._release()
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        self._deadline.cancel()
+        self._cancel_next()
+        while self._attempts:
+            self._attempts.pop().close()
 
     def _try_next(self) -> None:
+        self._cancel_next()
         while self._addresses:
-            family, self.address = self._addresses.pop(0)
-            try:
-                self._sock = socket.socket(family, socket.SOCK_STREAM)
-            except OSError as error:  # this machine has no such address family
-                self._error = error
-                continue
-            self._sock.setblocking(False)
-            status = self._sock.connect_ex(self.address)
-            if status in (0, errno.EINPROGRESS, errno.EINTR):
-                # Writable means decided, not connected: SO_ERROR tells which.
-                self._registration = self._reactor.register(self._sock, lambda _: self._decided())
-                self._registration.set(WRITE)
-                self._timer = self._reactor.call_later(self._share, self._timed_out)
+            if self._begin(*self._addresses.popleft()):
+                if self._addresses:  # which need not wait until this one has been decided (48)
+                    self._next = self._reactor.call_later(self._stagger, self._try_next)
                 return
-            self._give_up(status)
-        if not self._given_up:
+        if not self._attempts and not self._over:
+            self.close()
             self._failed(self._error)
 
-    def _decided(self) -> None:
-        self._release()
-        assert self._sock is not None
-        status = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not status and self._sock.getsockname() == self.address:
-            # Connecting to a port of the ephemeral range that nobody listens on may pick that
-            # very port to come from, and TCP then connects the socket to itself.
-            status = errno.ECONNREFUSED
+    def _begin(self, family: int, address: Address) -> bool:
+        """Begins an attempt; whether there is anything to wait for."""
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # this machine has no such address family
+            self._error = error
+            return False
+        sock.setblocking(False)
+        status = sock.connect_ex(address)
+        if status not in (0, errno.EINPROGRESS, errno.EINTR):
+            sock.close()
+            self._error = failure(status, address)
+            return False
+        # Writable means decided, not connected: SO_ERROR tells which.
+        registration = self._reactor.register(sock, lambda _: self._decided(attempt))
+        attempt = Attempt(sock, address, registration)
+        registration.set(WRITE)
+        self._attempts.append(attempt)
+        return True
+
+    def _decided(self, attempt: Attempt) -> None:
+        status = verdict(attempt.sock)
+        self._attempts.remove(attempt)
         if status:
-            self._give_up(status)
-            self._try_next()
+            attempt.close()
+            self._error = failure(status, attempt.address)
+            self._try_next()  # at once: whoever refuses leaves the time to the others
             return
-        sock, self._sock = self._sock, None
-        self._connected(sock)
+        attempt.registration.set(0)
+        self.address = attempt.address
+        self.close()  # the other attempts
+        self._connected(attempt.sock)
 
     def _timed_out(self) -> None:
-        self._give_up(errno.ETIMEDOUT)
-        self._try_next()
+        tried = ", ".join(shown(attempt.address) for attempt in self._attempts)
+        self.close()
+        self._failed(OSError(errno.ETIMEDOUT, f"{os.strerror(errno.ETIMEDOUT)} ({tried})"))
 
-    def _give_up(self, status: int) -> None:
-        self._release()
-        assert self._sock is not None
-        self._sock.close()
-        self._sock = None
-        # OSError picks its subclass from the number: ConnectionRefusedError, TimeoutError, …
-        self._error = OSError(status, f"{os.strerror(status)} ({shown(self.address)})")
+    def _cancel_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
-    def _release(self) -> None:
-        if self._registration is not None:
-            self._registration.set(0)
-            self._registration = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+def in_turns(addresses: list[tuple[int, Address]]) -> deque[tuple[int, Address]]:
+    """The addresses with their families in turns, the first one's first (RFC 8305, section 4)."""
+    first = [one for one in addresses if one[0] == addresses[0][0]]
+    others = [one for one in addresses if one[0] != addresses[0][0]]
+    return deque(one for pair in zip_longest(first, others) for one in pair if one is not None)
+
+
+def verdict(sock: socket.socket) -> int:
+    """How connecting has ended: 0, or an errno."""
+    status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if not status:
+        try:
+            # Connecting to a port of the ephemeral range that nobody listens on may pick that very
+            # port to come from, and TCP then connects the socket to itself. (The address that was
+            # asked for does not show it: 0.0.0.0 connects to 127.0.0.1.)
+            if sock.getsockname() == sock.getpeername():
+                status = errno.ECONNREFUSED
+        except OSError:  # the peer has reset it meanwhile
+            status = errno.ECONNRESET
+    return status
+
+
+def failure(status: int, address: Address) -> OSError:
+    """The error of an attempt; OSError picks its subclass (`TimeoutError`) from the number."""
+    return OSError(status, f"{os.strerror(status)} ({shown(address)})")

@@ -19,6 +19,11 @@ PEERS = "kv.peers"
 MOST = 200
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 connection`, `2 connections`."""
+    return f"{count:d} {noun}" if count == 1 else f"{count:d} {noun}s"
+
+
 class LogHandler(logging.Handler):
     """Logs to a descriptor, never waiting for it.
 

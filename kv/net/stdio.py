@@ -18,6 +18,7 @@ import errno
 import os
 import re
 import select
+import stat
 from collections.abc import Callable
 
 from kv.net.reactor import READ, WRITE, Reactor
@@ -134,6 +135,7 @@ class Input:
         self._terminal = os.isatty(descriptor)
         self._scheduled = False  # a call of _read_file is deferred
         self._registration = reactor.register(self._descriptor, lambda _: self._read())
+        self.taken = 0  # octets of the lines that were taken
         self.ended = False
         self.error: OSError | None = None  # why it ended, if that was not its end
 
@@ -150,8 +152,22 @@ class Input:
             end = len(self._buffer)
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
+        self.taken += end + 1
         self._scanned = 0
         return line
+
+    @property
+    def share(self) -> float:
+        """Which part of a regular file has been taken; 0 for what has no size."""
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return 0
+        return min(1, self.taken / status.st_size)
+
+    def drop(self) -> None:
+        """Forgets what has been read and not taken."""
+        self._buffer.clear()
+        self._scanned = 0
 
     def read_on(self, wanted: bool) -> None:
         """Whether to read: a script larger than memory must be able to wait (34)."""

@@ -357,7 +357,7 @@ class Stream:
         try:
             # A short count is normal: what is left stays in front (6). The view of the buffer
             # that `send` takes ends with the call, before the buffer shrinks (11).
-            sent = self._sock.send(unsent)
+            sent = self._sock.send(unsent, tcp.NO_SIGNAL)
         except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
             sent = 0
         except OSError as error:  # ECONNRESET, EPIPE, ETIMEDOUT (13)

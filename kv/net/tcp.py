@@ -41,6 +41,12 @@ KEEPALIVE = {
 
 LINUX, MACOS = platform.system() == "Linux", platform.system() == "Darwin"
 
+#: For `send`: a peer that is gone is an error, EPIPE, and no signal. Python ignores SIGPIPE, but a
+#: host program may have set it back to its default, which ends the process. macOS has an
+#: option of the socket instead, which Python does not name.
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+SO_NOSIGPIPE = 0x1022
+
 #: struct linger {on, 0 seconds}: makes `close` send RST and drop what the kernel still holds.
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -57,6 +63,8 @@ def prepare(sock: socket.socket, stall_timeout: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if MACOS:
+        sock.setsockopt(socket.SOL_SOCKET, SO_NOSIGPIPE, 1)
     for option, value in KEEPALIVE.items():
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
     if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -25,6 +25,7 @@ from kv.protocol.messages import (
     parse,
     shortened,
 )
+from kv.protocol.recent import Recent
 from kv.protocol.store import Session, Store
 
 #: What is looked up while any line may be a value.
@@ -210,20 +211,25 @@ class ClientConversation:
         self.key = key
         self.peer: PublicKey | None = None
         self.awaiting: deque[Command] = deque()
+        self._sealed: Recent[str, bytes] = Recent()
+        self._opened: Recent[bytes, str] = Recent()
 
     def lines(self, command: Command) -> Iterator[bytes]:
         """The lines that carry `command`, whose reply is awaited from now on."""
         self.awaiting.append(command)
-        return (self.key.seal(text.encode("ascii")) for text in command.texts)
+        known = self._sealed.get
+        return (known(text) or self._seal(text) for text in command.texts)
 
     def receive(self, line: bytes) -> tuple[Command, str] | None:
         """The oldest awaited command and its reply; None for the server's key line.
 
         Raises `Violation` for a line that the server should not have sent.
         """
-        text = self.read(line)
+        text = self._opened.get(line)
         if text is None:
-            return None
+            text = self.read(line)
+            if text is None:
+                return None
         if not self.awaiting:
             raise Violation(f"the server said {shortened(text)} to nothing")
         command = self.awaiting.popleft()
@@ -240,4 +246,7 @@ class ClientConversation:
                 raise Violation("the server's key is this client's own")
             self.peer = PublicKey.from_line(line, self._wire.key_bits)
             return None
-        return opened(self.peer, line)
+        return self._opened.keep(line, opened(self.peer, line))
+
+    def _seal(self, text: str) -> bytes:
+        return self._sealed.keep(text, self.key.seal(text.encode("ascii")))

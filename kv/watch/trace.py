@@ -254,9 +254,9 @@ class Trace:
             text.append(f"{len(data)} of {size} octets" if data else "the end of their sending")
             return data
 
-    def _send(self, call: Any, sock: socket.socket, data: bytes) -> int:
+    def _send(self, call: Any, sock: socket.socket, data: bytes, *flags: int) -> int:
         with self._timed(self._names.get(sock, ""), "send", "") as text:
-            sent: int = call(sock, data)
+            sent: int = call(sock, data, *flags)
             text.append(f"{sent} of {len(data)} octets")
             return sent
 

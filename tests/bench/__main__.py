@@ -10,11 +10,12 @@ from contextlib import ExitStack
 
 from tests.program import run as program
 
+from .caller import Use, use
 from .crowd import Crowd, gather
 from .growth import Cost, grow
 from .report import document, table
 from .rows import FULL, QUICK, Prepared, Result, Row, Scale, Side, measure, rows
-from .servers import UVLOOP, Process, names
+from .servers import OURS, UVLOOP, Process, names
 
 
 class Progress:
@@ -39,7 +40,7 @@ class Progress:
 
 def run(
     scale: Scale, chosen: Callable[[Row], bool] = lambda _: True, crowd: bool = True
-) -> tuple[list[Result], Crowd | None, list[Cost]]:
+) -> tuple[list[Result], Crowd | None, list[Cost], list[Use]]:
     """Measures the chosen rows, with every server that can run here."""
     progress = Progress()
     progress.begin("sealing lines")
@@ -59,6 +60,9 @@ def run(
             progress.begin(row.title)
             results.append(measure(row, sides, scale.rounds, progress.step))
             progress.end()
+        progress.begin("one caller")
+        uses = use(sides[OURS].server.port, scale.rounds, scale.calls, progress.step)
+        progress.end()
     progress.begin("longer texts, larger keys")
     costs = grow(scale.keys, scale.seconds / 3, progress.step)
     progress.end()
@@ -67,7 +71,7 @@ def run(
         progress.begin(f"{scale.sessions:,} sessions")
         found = gather(prepared, progress.step)
         progress.end()
-    return results, found, costs
+    return results, found, costs, uses
 
 
 def main() -> int:
@@ -82,15 +86,15 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the servers would live on
     scale = QUICK if options.quick else FULL
-    results, crowd, costs = run(scale)
+    results, crowd, costs, uses = run(scale)
     if options.quick:
         print("A quick run: good for seeing that it works, too short for good figures.\n")
-    print(table(scale, results, crowd, costs))
+    print(table(scale, results, crowd, costs, uses))
     if UVLOOP not in results[0].samples:
         print("\nuvloop is not installed here, and was left out.")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(document(results, crowd, costs), file, indent=2)
+            json.dump(document(results, crowd, costs, uses), file, indent=2)
     return 0
 
 

@@ -5,7 +5,7 @@ import platform
 import textwrap
 from pathlib import Path
 
-from . import growth
+from . import caller, growth
 from .crowd import ALONE, AMONG, Crowd
 from .rows import Result, Scale
 
@@ -34,7 +34,11 @@ that it would need.
 
 
 def table(
-    scale: Scale, results: list[Result], crowd: Crowd | None, costs: list[growth.Cost]
+    scale: Scale,
+    results: list[Result],
+    crowd: Crowd | None,
+    costs: list[growth.Cost],
+    uses: list[caller.Use],
 ) -> str:
     """Everything, as text."""
     every = results + ([crowd.result] if crowd else [])
@@ -42,6 +46,7 @@ def table(
     parts += ["\n".join(_rows(result)) for result in every]
     if crowd:
         parts.append(_crowd(crowd))
+    parts.append(caller.report(uses))
     parts.append(growth.report(costs))
     parts.append(_paragraphs(NOTES.format(hot=scale.hot)))
     parts.append("\n".join(_chart(every)))
@@ -128,7 +133,10 @@ def _paragraphs(text: str) -> str:
 
 
 def document(
-    results: list[Result], crowd: Crowd | None, costs: list[growth.Cost]
+    results: list[Result],
+    crowd: Crowd | None,
+    costs: list[growth.Cost],
+    uses: list[caller.Use],
 ) -> dict[str, object]:
     """Everything, for `json.dump`. Rates are per second, durations in seconds, sizes in octets."""
     every = results + ([crowd.result] if crowd else [])
@@ -139,6 +147,7 @@ def document(
         "private_key_operations": seals,
         "rows": [_row_document(result) for result in every],
         "costs": [vars(cost) for cost in costs],
+        "caller": [vars(use) for use in uses],
     }
     if crowd:
         document["crowd"] = {

@@ -35,6 +35,7 @@ class Scale:
     hot: int = 200
     puts: int = 4_000
     unseen: int = 40  # values per connection and round
+    calls: int = 500  # new commands of one caller and round
     sessions: int = 10_000  # of the crowd, the busy ones among them
     idle: float = 2.0  # seconds for which the crowd is left in peace
     keys: tuple[int, ...] = (512, 1024, 2048)  # bits
@@ -48,6 +49,7 @@ QUICK = Scale(
     hot=20,
     puts=1_000,
     unseen=10,
+    calls=100,
     sessions=1_000,
     idle=0.5,
     keys=(512, 1024),

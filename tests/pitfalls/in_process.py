@@ -12,9 +12,10 @@ from house import Clock, Selector
 from kv.net.reactor import Reactor
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Wire
-from kv.shell import Shell
+from kv.shell import Options, Shell
 
 KEY = PrivateKey.generate()
+OPTIONS = Options("alice", timeout=10)
 
 
 @contextlib.contextmanager
@@ -32,7 +33,9 @@ def standard(*ours: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def client(stdin: int, stdout: int, stderr: int) -> Iterator[tuple[Shell, Conversation]]:
+def client(
+    stdin: int, stdout: int, stderr: int, options: Options = OPTIONS
+) -> Iterator[tuple[Shell, Conversation]]:
     """A client that is connected, with these descriptors, in a loop that never sleeps."""
     with (
         FakeServer() as fake,
@@ -40,16 +43,19 @@ def client(stdin: int, stdout: int, stderr: int) -> Iterator[tuple[Shell, Conver
         mock.patch("kv.shell.Reactor", lambda: Reactor(Selector(), Clock())),
     ):
         address = ("127.0.0.1", fake.port)
-        shell = Shell([(socket.AF_INET, address)], Wire(), KEY, "alice", timeout=10)
+        shell = Shell([(socket.AF_INET, address)], Wire(), KEY, options)
         try:
             turn(shell, lambda: shell._link._stream is not None)
-            server = fake.accept().connect()
+            server = fake.accept().handshake()
+            turn(shell, lambda: not shell._link.idle)
+            assert server.read_text() == "CONNECT alice"
+            server.reply("CONNECT: OK")
             turn(shell, lambda: shell._connected)
             yield shell, server
         finally:
             shell._link.abort(None)
             shell._reactor.close()
-            for used in {shell._input, shell._output, shell._notices}:
+            for used in {shell._input, shell._screen._output, shell._screen._notices}:
                 if used._descriptor > 2:  # a terminal, opened anew
                     os.close(used._descriptor)
 

@@ -20,13 +20,14 @@ from contextlib import ExitStack, closing, contextmanager
 
 from house import Clock, Selector
 
-from kv.net.connector import Connector
+from kv.net.address import Address
+from kv.net.connector import STAGGER, Attempt, Connector
 from kv.net.reactor import Reactor
 
 from .pitfall import Failure, Pitfall
 
 
-class Attempt:
+class Connecting:
     """A connector in a loop of its own, its clock moved by hand."""
 
     def __init__(self, *sockets: socket.socket) -> None:
@@ -75,38 +76,43 @@ def silent() -> Iterator[socket.socket]:
         yield listener
 
 
-def try_next(self: Connector) -> None:
+def begin(self: Connector, family: int, address: Address) -> bool:
     """What is usually written."""
-    family, self.address = self._addresses.pop(0)
-    self._sock = socket.socket(family)
-    self._sock.connect(self.address)
-    self._sock.setblocking(False)
-    self._connected(self._sock)
+    with closing(socket.socket(family)) as sock:
+        sock.connect(address)
+        sock.setblocking(False)
+        self._connected(sock.dup())
+    return True
 
 
 class TestInProgress(Pitfall):
     """The first of two addresses never answers."""
 
     usually = "the loop stands still until the other side answers"
-    handled = Connector._try_next
-    naive = {"kv.net.connector.Connector._try_next": try_next}
+    handled = Connector._begin
+    naive = {"kv.net.connector.Connector._begin": begin}
     patience = 0.3
 
     def scenario(self) -> str:
-        with silent() as first, listening() as second, closing(Attempt(first, second)) as attempt:
+        with (
+            silent() as first,
+            listening() as second,
+            closing(Connecting(first, second)) as attempt,
+        ):
             for _ in range(50):
                 attempt.reactor.turn()
-            attempt.clock.now = 5.0
+            attempt.clock.now = STAGGER
             sock = attempt.outcome()
             assert isinstance(sock, socket.socket) and sock.getpeername() == second.getsockname()
-            return "the loop turns 50 times meanwhile; after 5 of 10 s the next address is tried"
+            return "the loop turns 50 times meanwhile; after 250 ms the next address is tried, too"
 
 
-def decided(self: Connector) -> None:
+def decided(self: Connector, attempt: Attempt) -> None:
     """What is usually written."""
-    self._release()
-    sock, self._sock = self._sock, None
-    self._connected(sock)
+    attempt.registration.set(0)
+    self._attempts.remove(attempt)
+    self.close()
+    self._connected(attempt.sock)
 
 
 class TestVerdict(Pitfall):
@@ -117,7 +123,7 @@ class TestVerdict(Pitfall):
     naive = {"kv.net.connector.Connector._decided": decided}
 
     def scenario(self) -> str:
-        with refusing() as port, closing(Attempt(port)) as attempt:
+        with refusing() as port, closing(Connecting(port)) as attempt:
             outcome = attempt.outcome()
             if isinstance(outcome, OSError):
                 return f"it is said not to be connected: {os.strerror(outcome.errno)}"
@@ -128,15 +134,13 @@ class TestVerdict(Pitfall):
             raise AssertionError("the port did not refuse")
 
 
-def decided_for_all(self: Connector) -> None:
+def decided_for_all(self: Connector, attempt: Attempt) -> None:
     """What is usually written."""
-    self._release()
-    status = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    status = attempt.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if status:
         self._failed(OSError(status, os.strerror(status)))
     else:
-        sock, self._sock = self._sock, None
-        self._connected(sock)
+        decided(self, attempt)
 
 
 class TestNextAddress(Pitfall):
@@ -147,7 +151,11 @@ class TestNextAddress(Pitfall):
     naive = {"kv.net.connector.Connector._decided": decided_for_all}
 
     def scenario(self) -> str:
-        with refusing() as first, listening() as second, closing(Attempt(first, second)) as attempt:
+        with (
+            refusing() as first,
+            listening() as second,
+            closing(Connecting(first, second)) as attempt,
+        ):
             outcome = attempt.outcome()
             if isinstance(outcome, OSError):
                 raise Failure(f"after 1 of 2 addresses: {os.strerror(outcome.errno)}")

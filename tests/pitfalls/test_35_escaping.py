@@ -63,7 +63,7 @@ class TestTerminal(Pitfall):
 
     usually = "a value controls the terminal that shows it"
     handled = escaped
-    naive = {"kv.shell.escaped": as_it_is}
+    naive = {"kv.screen.escaped": as_it_is}
 
     def scenario(self) -> str:
         screen, terminal = os.openpty()

@@ -112,7 +112,7 @@ class Socket:
             return b""
         raise BlockingIOError(errno.EAGAIN, "nothing has arrived")
 
-    def send(self, data: bytes | bytearray) -> int:
+    def send(self, data: bytes | bytearray, _flags: int = 0) -> int:
         """How many octets of `data` fit; fewer if the dice say so."""
         kernel = self.kernel
         self._check("send")

@@ -1,0 +1,193 @@
+"""What people see: replies, notices, prompts, and how far a script has come.
+
+It joins standard output and standard error to the words for them, and knows nothing of the
+connection. Replies go to standard output and nothing else does; a person at a terminal sees all in
+one place.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kv.net.reactor import Reactor, Timer
+from kv.net.stdio import HIGH_WATER, Output, escaped
+
+#: Seconds from one look at the progress to the next; the first comes after BEGIN.
+PERIOD = 0.25
+BEGIN = 1.0
+
+
+class Screen:
+    """Standard output and standard error, neither ever waited for (32).
+
+    `changed` is called when some of what was kept has been written, or cannot be any more.
+    """
+
+    def __init__(self, reactor: Reactor, changed: Callable[[], object]) -> None:
+        self._escape = os.isatty(1)
+        self.interactive = os.isatty(0) and os.isatty(1)
+        self._output = Output(reactor, 1, changed)
+        # In a terminal, and with `2>&1`, notices and replies go the same way: they stay in order.
+        together = self.interactive or os.path.samestat(os.fstat(1), os.fstat(2))
+        self._notices = self._output if together else Output(reactor, 2, changed)
+        self._prompt = ""  # in view, with nothing behind it but what is being typed
+        self._status = ""  # the line of progress that is in view
+
+    @property
+    def full(self) -> bool:
+        """Whether enough waits to be written: nothing more should be asked for."""
+        return self._output.pending >= HIGH_WATER
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is written."""
+        return not self._output.pending and not self._notices.pending
+
+    @property
+    def error(self) -> OSError | None:
+        """Why nothing can be written to standard output any more."""
+        return self._output.error
+
+    def show(self, text: str) -> None:
+        """A reply, raw unless it goes to a terminal."""
+        text = escaped(text) if self._escape else text
+        self._output.write(self._fresh_line() + text.encode("ascii") + b"\n")
+
+    def say(self, text: str) -> None:
+        """A notice, in a line of its own even if a line is being typed."""
+        shown_text = "\n".join(map(escaped, text.split("\n")))
+        data = shown_text.encode(errors="backslashreplace") + b"\n"
+        self.status("")
+        self._notices.write(self._fresh_line() + data)
+
+    def prompt(self, text: str) -> None:
+        """Asks for a line, unless that has been done and nothing has been shown since."""
+        if self._prompt != text:
+            self._output.write(self._fresh_line() + text.encode())
+            self._prompt = text
+
+    def answered(self) -> None:
+        """The person has typed a line; the terminal has shown its end."""
+        self._prompt = ""
+
+    def fresh_line(self) -> None:
+        """Ends the line with the prompt, if there is one."""
+        self._output.write(self._fresh_line())
+
+    def status(self, text: str) -> None:
+        """One line that is rewritten; the empty text removes it."""
+        if text != self._status and not (text and self._notices.pending):
+            blank = " " * (len(self._status) - len(text))
+            self._notices.write(f"\r{text}{blank}{'' if text else chr(13)}".encode())
+            self._status = text
+
+    def _fresh_line(self) -> bytes:
+        prompt, self._prompt = self._prompt, ""
+        return b"\n" if prompt else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command whose reply is awaited: the number of its last line, and how many it has."""
+
+    line: int
+    lines: int
+
+
+class Order:
+    """What is to be shown, in the order of the lines that it belongs to.
+
+    Commands run ahead of their replies. What is to be said about a line waits for the replies to
+    the lines before it.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._queue: deque[Sent | str] = deque()
+        self.answered = 0  # the number of the last line that has its reply
+
+    def __len__(self) -> int:
+        """Replies that are awaited, and notices that wait for them."""
+        return len(self._queue)
+
+    def sent(self, line: int, lines: int) -> None:
+        """A command was sent; `line` is the last of its `lines`."""
+        self._queue.append(Sent(line, lines))
+
+    def say(self, text: str) -> None:
+        """A notice about the line that was taken last."""
+        self._queue.append(text)
+        self._show_notices()
+
+    def replied(self, reply: str | None) -> None:
+        """The oldest command has its reply; None is one that nobody wants to see."""
+        sent = self._queue.popleft()
+        assert isinstance(sent, Sent)
+        self.answered = sent.line
+        if reply is not None:
+            self._screen.show(reply)
+        self._show_notices()
+
+    def give_up(self) -> int:
+        """No more replies will come: shows all notices; how many lines have been sent in vain."""
+        sent = [each for each in self._queue if isinstance(each, Sent)]
+        self._queue = deque(each for each in self._queue if isinstance(each, str))
+        self._show_notices()
+        return sum(each.lines for each in sent)
+
+    def _show_notices(self) -> None:
+        while self._queue and isinstance(text := self._queue[0], str):
+            self._queue.popleft()
+            self._screen.say(text)
+
+
+class Progress:
+    """A line on a terminal that says how far a script has come, and goes when it is over.
+
+    `done` tells lines answered, and the share of the input that they are, or 0 if nobody knows.
+    """
+
+    def __init__(
+        self, reactor: Reactor, screen: Screen, done: Callable[[], tuple[int, float]]
+    ) -> None:
+        self._reactor = reactor
+        self._screen = screen
+        self._done = done
+        self._start = reactor.time()
+        self._timer: Timer | None = reactor.call_later(BEGIN, self._show)
+
+    def stop(self) -> None:
+        """The line goes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._screen.status("")
+
+    def _show(self) -> None:
+        lines, share = self._done()
+        text = progress(lines, share, self._reactor.time() - self._start)
+        columns = 80
+        with suppress(OSError):
+            columns = os.get_terminal_size(2).columns or 80
+        self._screen.status(text[: columns - 1])
+        self._timer = self._reactor.call_later(PERIOD, self._show)
+
+
+def progress(lines: int, share: float, seconds: float) -> str:
+    """How far a script has come: lines, of how many, how fast, and how long it will take."""
+    rate = lines / seconds
+    if not lines or not share:
+        return f"{lines:,} lines, {rate:,.0f} a second"
+    left = round(seconds / share - seconds)
+    return (
+        f"{lines:,} of about {lines / share:,.0f} lines, {rate:,.0f} a second,"
+        f" {left // 60}:{left % 60:02} left"
+    )
+
+
+def shows_progress(quiet: bool, environment: Mapping[str, str]) -> bool:
+    """Whether to show progress: replies go elsewhere, and standard error to a terminal."""
+    clever = environment.get("TERM", "") not in ("", "dumb") and not environment.get("NO_COLOR")
+    return not quiet and clever and os.isatty(2) and not os.isatty(0) and not os.isatty(1)

@@ -1,0 +1,347 @@
+"""Servers that mean harm, and a client that neither waits for ever nor believes them.
+
+Each does one hostile thing. `LINGER` is set to an hour where a client that is too polite would
+hang, and every test is interrupted when it does.
+"""
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import PATIENCE
+from fake import Conversation, FakeServer
+from house import Clock, Selector
+from pitfalls.pitfall import bounded
+from wire import KEY as SERVER_KEY
+from wire import OTHER_KEY
+
+from kv import Client, ConnectRefused, PrivateKey, Violation
+from kv.link import Link
+from kv.net.reactor import Reactor
+from kv.protocol.messages import Wire
+
+KEY = PrivateKey.generate()
+SHORT = 0.3  #: seconds that a client waits which waits in vain
+Behaviour = Callable[[Conversation], object]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A call that hangs fails its test: it blocks this very thread."""
+    monkeypatch.setattr("kv.link.LINGER", 3600.0)
+    with bounded(PATIENCE):
+        yield
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(fake: FakeServer) -> Iterator[Callable[..., Client]]:
+    """`client(behaviour)` connects to a server that then does as `behaviour` says."""
+    made: list[Client] = []
+
+    def make(behaviour: Behaviour, timeout: float = SHORT) -> Client:
+        fake.behave(lambda conversation: behaviour(conversation.connect()))
+        made.append(connect(fake, timeout))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def connect(fake: FakeServer, timeout: float = SHORT) -> Client:
+    """A client of a server whose behaviour has been set."""
+    return Client("127.0.0.1", fake.port, client_id="alice", key=KEY, timeout=timeout)
+
+
+Connect = Callable[..., Client]
+
+
+# --- while connecting ------------------------------------------------------------------------
+
+
+def test_a_server_that_says_a_part_of_its_key_and_no_more_is_a_timeout_error(
+    fake: FakeServer,
+) -> None:
+    def trickle(conversation: Conversation) -> None:
+        conversation.send_raw(SERVER_KEY.line[:-1])
+        conversation.drain()
+
+    fake.behave(trickle)
+    with pytest.raises(TimeoutError, match=r"0\.3 s"):
+        connect(fake)
+
+
+def test_each_step_of_connecting_takes_from_one_and_the_same_time(fake: FakeServer) -> None:
+    """The key comes late, and then nothing: the deadline is the one that was set at the start."""
+    reactor = Reactor(Selector(), clock := Clock())
+    ended: list[Exception | None] = []
+
+    owner: Any = SimpleNamespace(ended=ended.append)
+    address = [(socket.AF_INET, ("127.0.0.1", fake.port))]
+    link = Link(reactor, address, Wire(), KEY, "alice", owner, timeout=10)
+    with contextlib.closing(reactor):
+        turn(reactor, lambda: link._stream)
+        conversation = fake.accept()
+        conversation.read_line()
+        clock.now = 9.0
+        conversation.send_raw(SERVER_KEY.line)
+        turn(reactor, lambda: link.greeted)
+        assert not ended
+        clock.now = 10.1
+        turn(reactor, lambda: ended)
+    assert isinstance(ended[0], TimeoutError)
+
+
+def turn(reactor: Reactor, until: Callable[[], object]) -> None:
+    """Turns the loop, which never sleeps, until `until()`."""
+    while not until():
+        reactor.turn()
+
+
+def test_connect_is_not_said_before_the_servers_key_has_come(fake: FakeServer) -> None:
+    """A simple server that reads one line, and takes all that has come for it, is served, too."""
+    reactor = Reactor(Selector(), Clock())
+    address = [(socket.AF_INET, ("127.0.0.1", fake.port))]
+    owner: Any = SimpleNamespace(ended=lambda _: None)
+    link = Link(reactor, address, Wire(), KEY, "alice", owner, timeout=10)
+    with contextlib.closing(reactor):
+        turn(reactor, lambda: link._stream)
+        conversation = fake.accept()
+        for _ in range(50):
+            reactor.turn()
+        line = conversation.socket.recv(65536)
+        assert line == KEY.public.to_line() + b"\n"
+        conversation.send_raw(SERVER_KEY.line)
+        turn(reactor, lambda: not link.idle)
+        for _ in range(50):
+            reactor.turn()
+        conversation.client_key = (KEY.public.n, KEY.public.e)
+        assert conversation.read_text() == "CONNECT alice"
+        assert not select.select([conversation.socket], [], [], 0)[0]
+        link._stream.abort(None)
+
+
+def test_a_server_that_refuses_and_does_not_close_is_not_waited_for(fake: FakeServer) -> None:
+    def refuse(conversation: Conversation) -> None:
+        conversation.handshake().read_text()
+        conversation.reply("CONNECT: ERROR")
+        conversation.drain()
+
+    fake.behave(refuse)
+    with pytest.raises(ConnectRefused):
+        connect(fake)
+
+
+@pytest.mark.parametrize("stage", ["nothing", "key", "half a key", "CONNECT"])
+@pytest.mark.parametrize("how", ["half_close", "close", "reset"])
+def test_a_server_that_goes_while_connecting_is_a_connection_error(
+    fake: FakeServer, stage: str, how: str
+) -> None:
+    def go(conversation: Conversation) -> None:
+        if stage == "half a key":
+            conversation.send_raw(SERVER_KEY.line[:50])
+        elif stage != "nothing":
+            conversation.handshake()
+        if stage == "CONNECT":
+            conversation.read_text()
+        getattr(conversation, how)()
+        with contextlib.suppress(OSError):
+            conversation.drain()
+
+    fake.behave(go)
+    with pytest.raises(ConnectionError):
+        connect(fake, PATIENCE)
+
+
+# --- in a call -------------------------------------------------------------------------------
+
+
+def test_a_server_that_answers_before_it_has_read_is_a_timeout_error(
+    fake: FakeServer, client: Connect
+) -> None:
+    """No reply is owed, but what was sent is not taken: something is owed all the same."""
+    over = threading.Event()
+    ready = threading.Event()
+
+    def answer_early(conversation: Conversation) -> None:
+        assert ready.wait(PATIENCE)
+        caller, said = made[0]._caller, 0
+        while not over.wait(0.0005):
+            owed = len(caller._link._conversation.awaiting)
+            if len(caller._replies) == said and owed:  # it has had all that was said so far
+                said += owed
+                with contextlib.suppress(OSError):
+                    conversation.reply(*["PUT: OK"] * owed)
+
+    made = [client(answer_early)]
+    pipeline = made[0].pipeline()
+    for _ in range(20_000):  # 10 MB: more than all buffers hold
+        pipeline.put("k", "v" * 265)
+    ready.set()
+    try:
+        with pytest.raises(TimeoutError, match=r"took nothing .* for 0\.3 s"):
+            pipeline.execute()
+    finally:
+        over.set()
+    assert made[0].closed
+
+
+def test_a_server_that_reads_late_gets_everything_all_the_same(
+    fake: FakeServer, client: Connect
+) -> None:
+    """What makes room again makes progress: here only that the server reads on."""
+
+    def read_late(conversation: Conversation) -> None:
+        conversation.serve()
+
+    pipeline = client(read_late, PATIENCE).pipeline()
+    for number in range(500):
+        pipeline.put("k", "v" * 265).get(str(number))
+    assert pipeline.execute()[1::2] == [str(number) for number in range(500)]
+
+
+def test_a_server_that_floods_is_a_violation(client: Connect) -> None:
+    def flood(conversation: Conversation) -> None:
+        conversation.read_text()
+        with contextlib.suppress(OSError):
+            while True:
+                conversation.reply(*["here"] * 1000)
+
+    one = client(flood, PATIENCE)
+    assert one.get("x") == "here"
+    with pytest.raises(ConnectionError, match="to nothing"):
+        one.get("x")
+    assert one.closed
+
+
+@pytest.mark.parametrize("octets", [b"A", b"A" * 511, b"\n"], ids=["one", "a line", "LF"])
+def test_a_server_that_floods_with_what_is_no_line_is_a_violation(
+    client: Connect, octets: bytes
+) -> None:
+    def flood(conversation: Conversation) -> None:
+        conversation.read_text()
+        with contextlib.suppress(OSError):
+            while True:
+                conversation.send_raw(octets * 1000)
+
+    with pytest.raises(Violation):
+        client(flood, PATIENCE).get("x")
+
+
+def test_a_server_that_never_answers_is_a_timeout_error(client: Connect) -> None:
+    one = client(lambda conversation: conversation.drain())
+    with pytest.raises(TimeoutError, match=r"did not reply for 0\.3 s"):
+        one.pipeline().put("x", "1").get("x").execute()
+    assert one.closed
+
+
+def test_a_server_that_never_reads_is_a_timeout_error(client: Connect) -> None:
+    over = threading.Event()
+    one = client(lambda _: over.wait(PATIENCE))
+    pipeline = one.pipeline()
+    for number in range(1000):
+        pipeline.put(str(number % 10), "v" * 265)
+    try:
+        with pytest.raises(TimeoutError):
+            pipeline.execute()
+    finally:
+        over.set()
+
+
+def test_a_server_that_resets_at_each_octet_of_a_reply_is_a_connection_error_or_a_reply(
+    fake: FakeServer,
+) -> None:
+    reply = SERVER_KEY.seal(b"here")
+    for octets in range(len(reply) + 1):
+
+        def reset(conversation: Conversation, octets: int = octets) -> None:
+            conversation.connect().read_text()
+            conversation.send_raw(reply[:octets])
+            conversation.reset()
+
+        fake.behave(reset)
+        one = connect(fake, PATIENCE)
+        if octets == len(reply):
+            assert one.get("x") == "here"  # it came before the reset
+            one.close()
+        else:
+            with pytest.raises(ConnectionError):
+                one.get("x")
+        assert one.closed
+
+
+@pytest.mark.parametrize("name", ["another key", "its client's", "none", "twice"])
+def test_a_server_whose_key_is_not_its_own_is_a_violation(fake: FakeServer, name: str) -> None:
+    def pretend(conversation: Conversation) -> None:
+        line = conversation.read_line()
+        if name == "its client's":
+            conversation.send_raw(line)  # it then could send back what the client has sealed
+        elif name == "none":
+            conversation.send_raw(b"\n")
+        elif name == "twice":
+            conversation.send_raw(2 * SERVER_KEY.line)
+        else:
+            conversation.send_raw(SERVER_KEY.line + OTHER_KEY.seal(b"CONNECT: OK"))
+        with contextlib.suppress(OSError):
+            conversation.drain()
+
+    fake.behave(pretend)
+    with pytest.raises(Violation):
+        connect(fake, PATIENCE)
+
+
+# --- in `close` ------------------------------------------------------------------------------
+
+
+def closes(client: Client) -> None:
+    """`close` returns, and all is over."""
+    client.close()
+    assert client.closed
+
+
+def test_close_does_not_wait_for_a_server_that_never_answers(client: Connect) -> None:
+    closes(client(lambda conversation: conversation.drain()))
+
+
+def test_close_does_not_wait_for_a_server_that_never_closes(client: Connect) -> None:
+    def linger(conversation: Conversation) -> None:
+        assert conversation.read_text() == "DISCONNECT"
+        conversation.reply("DISCONNECT: OK")
+        conversation.drain()
+
+    closes(client(linger))
+
+
+def test_close_does_not_wait_for_a_server_that_goes_on_talking(client: Connect) -> None:
+    def talk(conversation: Conversation) -> None:
+        conversation.read_text()
+        conversation.reply("DISCONNECT: OK")
+        with contextlib.suppress(OSError):
+            while not silence.wait(0.01):
+                conversation.reply("and another thing")
+
+    silence = threading.Event()
+    one: Any = client(talk)
+    closes(one)
+    silence.set()
+
+
+def test_close_does_not_raise_whatever_the_server_says(client: Connect) -> None:
+    def lie(conversation: Conversation) -> None:
+        conversation.read_text()
+        conversation.reply("PUT: OK")
+        with contextlib.suppress(OSError):
+            conversation.drain()
+
+    closes(client(lie))
