@@ -90,16 +90,9 @@ def serve(
             log.info("SIGHUP received; the certificates were read again")
 
     try:
-        for number in ENDING:
-            # Whoever started this process may have had it ignored, as `nohup` does for SIGHUP and
-            # a shell for the SIGINT of what runs in the background: it stays so (45).
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                reactor.on_signal(number, partial(stop, number))
+        take_signals(reactor, stop, tell)
         if read_tls is not None:  # whoever gives certificates wants to renew them, and not to stop
             reactor.on_signal(signal.SIGHUP, read_again)
-        reactor.on_signal(signal.SIGUSR1, tell)
-        # A mask is inherited, too, and what is blocked never comes: nobody could end this (45).
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGUSR1})
         server = Server(reactor, service, settings, sockets, tls)
         log.info("arithmetic: %s", ARITHMETIC)
         if longest > LONG_TURN:
@@ -116,6 +109,20 @@ def serve(
         return 1
     log.info("stopped")
     return 0
+
+
+def take_signals(
+    reactor: Reactor, stop: Callable[[int], object], tell: Callable[[], object]
+) -> None:
+    """Makes the signals that concern a server calls in the loop, whatever was inherited."""
+    for number in ENDING:
+        # Whoever started this process may have had it ignored, as `nohup` does for SIGHUP and a
+        # shell for the SIGINT of what runs in the background: it stays so (45).
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            reactor.on_signal(number, partial(stop, number))
+    reactor.on_signal(signal.SIGUSR1, tell)
+    # A mask is inherited, too, and what is blocked never comes: nobody could end this (45).
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGUSR1})
 
 
 def affordable(connections: int) -> int:

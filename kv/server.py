@@ -54,7 +54,7 @@ class Connection:
 
     def __init__(self, server: "Server", sock: socket.socket, address: Address) -> None:
         self._server = server
-        self._address = address
+        self._address = shown(address)  # a text takes half of what the tuple takes
         self._kind = ""  # of reason for which the client was dropped or lost
         self._owed = False  # it was owed something when the idle deadline last looked
         self.conversation = ServerConversation(server.service)
@@ -67,7 +67,7 @@ class Connection:
 
     def __str__(self) -> str:
         client_id, tls = self.conversation.client_id, self.stream.tls
-        where = f"{client_id!r} at {shown(self._address)}" if client_id else shown(self._address)
+        where = f"{client_id!r} at {self._address}" if client_id else self._address
         return f"{where}, certificate {tls.peer!r}" if tls is not None and tls.peer else where
 
     # What the stream calls

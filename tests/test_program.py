@@ -30,6 +30,7 @@ def with_no_reader(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("tests.pitfalls",),
         ("tests.pitfalls", "6"),
+        ("tests.ladder", "--step=1"),
         ("tests.simulation", "--seeds=1"),
         ("tests.simulation", "--seed=3"),
         ("tests.bench", "--help"),

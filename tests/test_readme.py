@@ -22,6 +22,8 @@ from pitfalls.pitfall import line_of
 from readme import PAGES, renewed
 
 from kv.__main__ import parser
+from kv.net.owner import Limits
+from kv.net.turns import UNSENT
 from kv.protocol.store import ENTRY, SESSION
 
 TEXTS = {page: page.read_text() for page in PAGES}
@@ -63,6 +65,11 @@ def test_the_client_has_the_first_four_and_those_that_are_named() -> None:
 def test_what_an_entry_and_a_session_are_charged_is_what_it_says() -> None:
     assert f"An entry is charged {ENTRY} octets" in README
     assert f"a session {SESSION} besides its id" in README
+
+
+def test_what_may_wait_for_clients_that_do_not_read_is_what_it_says() -> None:
+    each, together = Limits().high_water >> 10, UNSENT >> 20
+    assert f"at most {each} KiB for each client, and {together} MiB" in " ".join(README.split())
 
 
 # --- links -----------------------------------------------------------------------------------

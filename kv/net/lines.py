@@ -29,7 +29,7 @@ class Lines:
 
     def __init__(self, size: int) -> None:
         self._longest = size - 1  # without LF
-        self._partial = bytearray()  # an incomplete line
+        self._partial: bytes | bytearray = b""  # an incomplete line; a bytearray if there is one
         self.rest = b""  # lines that are not cut yet: empty, or there is an LF in it
         self._lines: Iterator[bytes] = iter(())  # cut, and not taken
         self._cut = 0
@@ -46,14 +46,14 @@ class Lines:
                 self.too_long = len(self._partial) > self._longest
                 return None
             data = bytes(self._partial)
-            self._partial.clear()
+            self._partial = b""
         lines = data.split(b"\n", BATCH)
         rest = lines.pop()
         if rest:
             if b"\n" in rest:
                 self.rest = rest
             else:
-                self._partial += rest
+                self._partial = bytearray(rest)
                 self.too_long = len(rest) > self._longest
         if len(data) > self._longest and lines:
             self._check(lines)
@@ -68,8 +68,7 @@ class Lines:
         if max(map(len, lines)) > self._longest:
             number = next(n for n, line in enumerate(lines) if len(line) > self._longest)
             del lines[number:]
-            self.rest = b""
-            self._partial.clear()
+            self.rest = self._partial = b""
             self.too_long = True
 
     def next(self) -> Iterator[bytes]:
@@ -99,6 +98,5 @@ class Lines:
         """Forgets everything that was not taken."""
         self._cut = self.taken
         self._lines = iter(())
-        self.rest = b""
-        self._partial.clear()
+        self.rest = self._partial = b""
         self.too_long = False

@@ -40,14 +40,23 @@ class LogHandler(logging.Handler):
         """Writes the record if that can be done at once."""
         second = int(time.monotonic())
         if second != self._second:
-            self._second, unsaid, self._said = second, self._said - MOST, 0
-            if unsaid > 0:
-                self._say(f"... and {unsaid:,} more about peers in one second")
+            self._second = second
+            self._say_how_many_more()
         if record.name == PEERS:
             self._said += 1
             if self._said > MOST:
                 return
         self._say(self.format(record))
+
+    def close(self) -> None:
+        """Says what is still to be said; the interpreter calls this at its end, too."""
+        self._say_how_many_more()
+        super().close()
+
+    def _say_how_many_more(self) -> None:
+        unsaid, self._said = self._said - MOST, 0
+        if unsaid > 0:
+            self._say(f"... and {unsaid:,} more about peers in one second")
 
     def _say(self, text: str) -> None:
         try:

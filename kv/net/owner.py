@@ -4,11 +4,12 @@ Only the contract lives here: no behaviour.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 from kv.net.directions import Deadline
+from kv.net.lines import BATCH
 
 #: Seconds between two looks at whether the kernel has delivered all.
 DELIVERY = 0.1
@@ -63,6 +64,11 @@ class Limits:
     stall_timeout: float = 60.0  # for the peer to take anything that waits for it
     linger_timeout: float = 2.0  # for the peer to end its side after we ended ours
     linger_size: int = 1024 * 1024  # octets thrown away meanwhile; also the cap of `finish`
+    scarce: bool = field(init=False)  # replies to a batch of lines may exceed high_water
+
+    def __post_init__(self) -> None:
+        scarce = self.high_water < BATCH * self.line_size
+        object.__setattr__(self, "scarce", scarce)
 
     def patience(self, due: Deadline) -> float:
         """Seconds that a peer may acknowledge nothing while `due` is waited for."""

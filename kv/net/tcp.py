@@ -51,8 +51,8 @@ def prepare(sock: socket.socket, stall_timeout: float) -> None:
     # Nagle's algorithm holds a small reply back until the last one is acknowledged, and the
     # peer delays that acknowledgement in the hope of a reply to put it on: 40 ms each (10).
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # One octet of what a peer sends may be marked urgent, and the kernel takes it out of the stream:
-    # a line lacks a character, or its end. This leaves it where it was sent (39).
+    # One octet of what a peer sends may be marked urgent. The kernel takes it out of the stream,
+    # and a line lacks a character, or its end. This leaves the octet where it was sent (39).
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)

@@ -89,6 +89,7 @@ class Turns:
         """The more there are, the less each gets, down to one message."""
         self.share = max(1, min(self._quantum, self._budget // (len(self._queue) + 1)))
         if self._serving:
+            self.share = max(1, min(self.share, self.left))
             self.reserved = -sys.maxsize  # whose turn has come is not sent back
         else:
             self.reserved = self._budget // 2 if self._queue else 0

@@ -63,7 +63,7 @@ class Answers(dict[bytes, bytes]):
     def __init__(self, memory: Memory) -> None:
         super().__init__()
         self._memory = memory
-        self._lines: dict[str, bytes] = {}  # the way back: key -> its GET line
+        self._lines: dict[str, bytes] | None = None  # the way back: key -> its GET line
         self.charged = 0
 
     def keep(self, key: str, line: bytes, reply: bytes) -> None:
@@ -78,30 +78,32 @@ class Answers(dict[bytes, bytes]):
             self.clear()
         if not memory.has_room(octets):
             memory.make_room()  # all have less than their parts, or one is over its own
+        if self._lines is None:  # most sessions never need one
+            self._lines = {}
         self[line] = reply
         self._lines[key] = line
         memory.charge(self, octets)
 
     def forget(self, key: str) -> None:
         """The value under `key` changes or goes."""
-        line = self._lines.pop(key, None)
+        line = self._lines.pop(key, None) if self._lines else None
         if line is not None:
             self._memory.charge(self, -cost(key, line, self.pop(line)))
 
     def clear(self) -> None:
         """Forgets everything."""
         super().clear()
-        self._lines.clear()
+        self._lines = None
         self._memory.charge(self, -self.charged)
 
     def copy_all(self) -> None:
         """Moves everything to where the allocator has room, as `Table.copy_bucket` does."""
         found = [
             (key.encode("ascii").decode("ascii"), bytes(memoryview(line)), self[line])
-            for key, line in self._lines.items()
+            for key, line in (self._lines or {}).items()
         ]
         super().clear()
-        self._lines.clear()
+        self._lines = {}
         for key, line, reply in found:
             self[line] = bytes(memoryview(reply))
             self._lines[key] = line

@@ -7,7 +7,7 @@ other clients are served, and this one's next line waits, so that its replies st
 import hashlib
 import signal
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from kv.net.listener import Listener, listen
 from kv.net.owner import Limits, Owner
@@ -16,7 +16,7 @@ from kv.net.stream import Stream
 from kv.net.turns import Turns
 
 
-def slow(line: bytes) -> bytes:
+def slow(line):
     """Runs in a thread of the pool. It must touch nothing that belongs to the loop."""
     rounds = max(1, int(line)) if line.isdigit() else 1
     return hashlib.pbkdf2_hmac("sha256", b"kv", b"salt", rounds).hex().encode()
@@ -32,11 +32,11 @@ class Client(Owner):
         self.stream.wait()  # the next line is handed over when this one has its reply
         return 1
 
-    def computed(self, future: Future[bytes]) -> None:
+    def computed(self, future):
         """Still in that thread: `write` here would be a race, and `call_soon` wakes nobody."""
         reactor.call_soon_threadsafe(lambda: self.answer(future.result()))
 
-    def answer(self, reply: bytes) -> None:
+    def answer(self, reply):
         """In the loop again. The client may have left in the meantime."""
         if not self.gone:
             self.stream.write(reply + b"\n")

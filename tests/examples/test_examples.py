@@ -1,5 +1,6 @@
 """The examples do what they say, as programs of their own, and are as short as they claim."""
 
+import re
 import signal
 import socket
 import struct
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ladder.grid import descriptors, tried
-from ladder.server import PATIENCE, Client, Server
+from ladder.server import PATIENCE, ROOT, Client, Server
 from ladder.troupe import TROUPE, Peer
 
 HERE = Path(__file__).resolve().parent
@@ -30,6 +31,16 @@ def test_an_example_is_under_fifty_lines_and_on_kv_net_alone(path: Path) -> None
     text = path.read_text()
     assert text.count("\n") < 50
     assert "from kv." in text and text.count("from kv.") == text.count("from kv.net.")
+
+
+def without_comments(text: str) -> list[str]:
+    return [line.partition("  #")[0].strip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_code_that_the_course_quotes_is_that_of_the_examples() -> None:
+    quoted = re.findall(r"^```python\n(.*?)^```", (ROOT / "kv/README.md").read_text(), re.M | re.S)
+    sources = "\n".join(path.read_text() for path in HERE.glob("*.py"))
+    assert quoted and set(without_comments("\n".join(quoted))) <= set(without_comments(sources))
 
 
 @of("echo")

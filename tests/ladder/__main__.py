@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def told(number: int) -> int:
 def try_out(name: str) -> int:
     """Prints what becomes of a program that is no step; 1 if it does not survive everybody."""
     failed = False
-    for peer, (cell,) in tried_by_all([(name, {})]):
+    for peer, (cell,) in tried_by_all([(shlex.quote(name), {})]):
         print(*outcomes([(peer, cell)]), sep="\n", flush=True)
         failed = failed or cell.word != "ok"
     return int(failed)

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import select
+import shlex
 import signal
 import socket
 import struct
@@ -48,7 +49,7 @@ class Server:
         self.hope = PATIENCE if word in {"ok", "dies"} else DOUBT
         #: Seconds to wait for what a server with limits does not do.
         self.fear = PATIENCE if word == "grows" else DOUBT / 10
-        command = [sys.executable, *program.split(), "0", *map(str, arguments)]
+        command = [sys.executable, *shlex.split(program), "0", *map(str, arguments)]
         if descriptors:
             command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
@@ -57,10 +58,18 @@ class Server:
         )
         self.pid = self._process.pid
         assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        if not said:
-            raise Red("dies", f"does not start: {self.last_words()}")
-        self.port = int(said.split()[-1])
+        try:
+            if not ready(self._process.stdout, select.POLLIN, PATIENCE):
+                raise Red("waits", f"it says no port within {PATIENCE:g} s")
+            said = self._process.stdout.readline().split()
+            if not said:
+                raise Red("dies", f"does not start: {self.last_words()}")
+            if not said[-1].isdigit():
+                raise Red("mixed", f"its first line does not end with a port: {said[-1]!r}")
+        except BaseException:
+            self.close()
+            raise
+        self.port = int(said[-1])
 
     def client(self, small: bool = False) -> "Client":
         """A client that is connected; `small`: it has room for little that it has not read."""
@@ -211,10 +220,12 @@ class Client:
             return True
 
     def readable(self, seconds: float = 0.0) -> bool:
-        """Whether there is something to read within so many seconds. (`select` cannot tell: 21.)"""
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return bool(poll.poll(1000 * seconds))
+        """Whether there is something to read within so many seconds."""
+        return ready(self.sock, select.POLLIN, seconds)
+
+    def writable(self, seconds: float = 0.0) -> bool:
+        """Whether there is room for more within so many seconds."""
+        return ready(self.sock, select.POLLOUT, seconds)
 
     def close(self) -> None:
         """Closes."""
@@ -229,9 +240,14 @@ class Client:
 
 def unacknowledged(sock: socket.socket) -> int:
     """Octets, FIN included, of which the other kernel has not said yet that it has them."""
-    poll = select.poll()
-    poll.register(sock, 0)
-    if sys.platform != "linux" or poll.poll(0):  # it was reset, and they never will be
+    if sys.platform != "linux" or ready(sock, 0, 0):  # it was reset, and they never will be
         return 0
     (octets,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     return int(octets)
+
+
+def ready(file: Any, events: int, seconds: float) -> bool:
+    """Whether one of the events comes within so many seconds. `select` cannot tell (21)."""
+    poll = select.poll()
+    poll.register(file, events)
+    return bool(poll.poll(1000 * seconds))

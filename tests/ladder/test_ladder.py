@@ -89,7 +89,7 @@ def test_one_step_is_told_with_its_code_what_it_adds_and_what_it_cannot_do_yet()
 
 
 def test_a_program_of_ones_own_is_tried_by_all(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
+    path = tmp_path / "my own.py"
     path.write_text("print('listening on port 1')")
     done = subprocess.run(
         [sys.executable, "-m", "tests.ladder", f"--try={path}"],

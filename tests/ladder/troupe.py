@@ -6,7 +6,6 @@ then it has done all that it is going to do. Only the silent one waits for a dea
 """
 
 import contextlib
-import select
 import signal
 import socket
 import struct
@@ -150,7 +149,7 @@ def never_reads(server: Server) -> str:
                 taken += client.sock.send(lines[taken % len(LINE) :])
             except BlockingIOError:
                 server.settle()
-                if not select.select([], [client.sock], [], server.fear)[1]:
+                if not client.writable(server.fear):
                     break
         if taken >= most:
             raise Red("grows", f"all of {most >> 20} MiB is taken, and every reply kept")

@@ -38,6 +38,8 @@ class Pitfall:
     handled: ClassVar[Any] = None
     #: What is usually written: dotted name -> what to put there instead, while the scenario runs.
     naive: ClassVar[dict[str, Any]] = {}
+    #: It measures the process, and what has run there before counts: its exercise needs a new one.
+    alone: ClassVar[bool] = False
     #: Seconds after which the scenario with the usual code is taken for hanging.
     patience: ClassVar[float] = 5.0
 

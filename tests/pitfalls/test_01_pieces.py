@@ -11,7 +11,7 @@ with the square of the input: a line of a megabyte in pieces of 100 octets means
 billion octets.
 
 What one sees: clients far away are dropped for broken messages, or long messages use a whole
-processor.
+processor. What a bystander sees: nothing, unless the processor is used up: then slower replies.
 """
 
 from collections.abc import Iterator

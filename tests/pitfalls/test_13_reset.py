@@ -8,7 +8,7 @@ over, and everything that belongs to it must end with it. Most code cleans up wh
 b"", and on developers' machines every connection ends there.
 
 What one sees: `Connection reset by peer` in the log, and sessions that stay after their client has
-gone.
+gone. What a bystander sees: that an id is in use, although its owner has gone.
 """
 
 import socket

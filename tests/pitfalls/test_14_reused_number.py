@@ -9,7 +9,8 @@ nothing happens at first. But `selectors` keeps its own list, and refuses the ne
 number. All of it takes two connections at the right moment. A test with one client never has that.
 
 What one sees: `Invalid file descriptor: -1`, `(FD 7) is already registered`, or one client's event
-in another client's handler.
+in another client's handler. What a bystander sees: an error about a connection that was in good
+order.
 """
 
 import socket

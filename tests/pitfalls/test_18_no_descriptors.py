@@ -7,7 +7,7 @@ the same error. Ending the server would be worse: it throws out those who had go
 to leave the listener alone for a moment, and then to try again.
 
 What one sees: `Too many open files` fills the log, at 100 % CPU, just when the server has the most
-to do.
+to do. What a bystander sees: that connecting works and nothing follows, and that replies come late.
 """
 
 import os

@@ -9,7 +9,8 @@ program may raise it up to the hard limit (getrlimit(2)). If it does not, it has
 thousand clients, whatever its own limit of connections says. Below a thousand, nothing shows.
 
 What one sees: `filedescriptor out of range in select()`, or `Too many open files`, at about 1,000
-clients.
+clients. What a bystander sees: the end of the service when the next client comes, or nobody accepts
+that client.
 """
 
 import fcntl

@@ -10,7 +10,7 @@ EAGAIN from then on, even after the program has ended. Without the flag, a read 
 what was ready has gone meanwhile. Ctrl-C makes a terminal throw away what was typed.
 
 What one sees: a pasted script stops half-way, `PermissionError` from `register`, or a broken shell
-afterwards.
+afterwards. What a bystander sees: nothing; the next program in that terminal does.
 """
 
 import os

@@ -9,7 +9,7 @@ ends, and no error. The usual program ends with a traceback. If it writes while 
 server, as here, it takes the EPIPE for a broken connection.
 
 What one sees: `BrokenPipeError` after `| head`, or a client that does not notice that its server is
-gone.
+gone. What a bystander sees: nothing; the server waits with what it has for that client only.
 """
 
 import os

@@ -10,7 +10,7 @@ then nobody knows what else to try. A name has several addresses: `localhost` ma
 `127.0.0.1`. When the first one refuses, the next may answer.
 
 What one sees: a client that hangs, `Operation now in progress`, or `Connection refused` although
-the server runs.
+the server runs. What a bystander sees: nothing; the client harms itself alone.
 """
 
 import os

@@ -7,7 +7,7 @@ not take. With the hundred lines of a test that is nothing. With some gigabytes,
 the whole script as fast as it can.
 
 What one sees: the kernel kills the client for want of memory, while the server is still at the
-beginning.
+beginning. What a bystander sees: slower replies, while the server works on what one client sends.
 """
 
 from kv.link import Link

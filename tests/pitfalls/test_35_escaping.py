@@ -6,7 +6,8 @@ text of the peer's choice. `print` and `logging` pass it on as it is, and nobody
 such a text. Somebody who means harm can make the log show what the server never said. Or they store
 a value that repaints the screen of whoever asks for it.
 
-What one sees: a terminal with strange colours, or log lines that are not true.
+What one sees: a terminal with strange colours, or log lines that are not true. What a bystander
+sees: the same strange text, if it reads the same log.
 """
 
 import logging

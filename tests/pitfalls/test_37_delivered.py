@@ -11,7 +11,7 @@ Whoever wants to know more asks the kernel what the peer has not acknowledged (S
 And a stop that had to leave such a client says so.
 
 What one sees: at every restart a few slow clients lose the end of their replies, and the log says
-that all is well.
+that all is well. What a bystander sees: nothing, as long as it reads fast itself.
 """
 
 from house import house

@@ -8,7 +8,8 @@ drops a client that did everything right, for being slow at what we told it to d
 Whoever sets a deadline has to say whose turn it is. While we owe the peer something, it is ours,
 and the deadline has to wait. A peer that does not even read has another deadline (9).
 
-What one sees: clients on slow lines are dropped as idle in the middle of a long reply.
+What one sees: clients on slow lines are dropped as idle in the middle of a long reply. What a
+bystander sees: nothing; it happens to those who read slowly.
 """
 
 from house import house

@@ -10,20 +10,23 @@ server, too.
 And SIGHUP, which comes when the terminal goes, ends a process at once if nobody handles it.
 
 What one sees: `kill` does nothing; or a background server ends at a Ctrl-C or a closed terminal,
-with its clients cut off.
+with its clients cut off. What a bystander sees: that its connection is cut off, or that the server
+is still there after it was told to end.
 """
 
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, SIGUSR1, getsignal, pthread_sigmask
 from typing import Any
 from unittest import mock
 
 from house import SERVER_KEY
 
-from kv.process import serve
+from kv.net.reactor import Reactor
+from kv.process import ENDING, serve, take_signals
 from kv.protocol.messages import Wire
 from kv.protocol.store import Store
 from kv.server import Server, Settings
@@ -77,17 +80,19 @@ def ended_by() -> str:
     return next(text.split()[0] for text in said if text.endswith("received"))
 
 
-def as_it_is(how: int, signals: object) -> set[signal.Signals]:
-    """What is usually written: nothing."""
-    return set()
+def as_they_are(reactor: Reactor, stop: Callable[[int], Any], tell: Callable[[], Any]) -> None:
+    for number in ENDING:
+        if getsignal(number) is not SIG_IGN:
+            reactor.on_signal(number, partial(stop, number))
+    reactor.on_signal(SIGUSR1, tell)
 
 
 class TestBlocked(Pitfall):
     """Whoever starts the server has SIGTERM blocked; then SIGTERM comes."""
 
     usually = "nothing but SIGKILL ends it"
-    handled = serve
-    naive = {"kv.process.signal.pthread_sigmask": as_it_is}
+    handled = take_signals
+    naive = {"kv.process.take_signals": as_they_are}
     patience = 0.5
 
     def scenario(self) -> str:
@@ -95,12 +100,19 @@ class TestBlocked(Pitfall):
             return f"{ended_by()} ends it"
 
 
+def all_of_them(reactor: Reactor, stop: Callable[[int], Any], tell: Callable[[], Any]) -> None:
+    for number in ENDING:
+        reactor.on_signal(number, partial(stop, number))
+    reactor.on_signal(SIGUSR1, tell)
+    pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, SIGUSR1})
+
+
 class TestIgnored(Pitfall):
     """Whoever starts the server has SIGINT ignored; then SIGINT comes, and after it SIGTERM."""
 
     usually = "somebody else's Ctrl-C ends it"
-    handled = serve
-    naive = {"kv.process.signal.getsignal": lambda _: signal.SIG_DFL}
+    handled = take_signals
+    naive = {"kv.process.take_signals": all_of_them}
 
     def scenario(self) -> str:
         with inherited(set(), {SIGINT}, [SIGINT, SIGTERM]):

@@ -9,6 +9,7 @@ So a graceful stop first accepts whoever is in the queue, as far as there are de
 answers what they have sent, and closes after that. What it cannot answer in time is counted.
 
 What one sees: a few `Connection reset by peer` at every restart, of a server that ends gracefully.
+What a bystander sees: nothing, unless it connects in the moment of the restart.
 """
 
 from house import Guest, house

@@ -64,6 +64,7 @@ class TestAnnounced(Pitfall):
     """Clients announce a first message of 128 KiB, in nine octets, and say nothing more."""
 
     shown = "m"
+    alone = True
     usually = "each of them costs 100 KiB and more"
     handled = ClearRecords.cut
     naive = {"kv.net.tls.ClearRecords._look_at": look_at}

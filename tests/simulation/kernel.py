@@ -69,7 +69,7 @@ class Dice:
             late=rng.choice((0, 0.001, 0.2)),
             cost=rng.choice((0, 0, 0.00002)),
             dead=rng.choice((0, 0, 0.2)),
-            full=rng.choice((0, 0, 0, 0.02, 0.2)),
+            full=0.0 if rng.random() < 0.8 else rng.choice((0.01, 0.1)),
             tells=rng.random() < 0.9,
             bsd=rng.random() < 0.4,
         )

@@ -107,7 +107,7 @@ class Signals:
         self._handlers[number] = handler
         return before
 
-    def set_wakeup_fd(self, fd: int, warn_on_full_buffer: bool = True) -> int:
+    def set_wakeup_fd(self, fd: int, warn_on_full_buffer: bool = True) -> int:  # noqa: ARG002
         """See `signal.set_wakeup_fd`."""
         before, self._wakeup_fd = self._wakeup_fd, fd
         return before

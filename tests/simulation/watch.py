@@ -63,13 +63,14 @@ class Watch:
         """A turn's work is bounded in total.
 
         Its budget may be used up but for the last unit when a message begins. Half of it belongs
-        to those who wait; does a message take more than that, one of them gets its own all the same.
+        to those who wait. If one message takes more than that, one of them gets its own all the
+        same.
         """
         turn, work = self._work
         before = work if turn == self.kernel.selector.turns else 0
         self._work = self.kernel.selector.turns, before + done
         budget = self.settings.budget
-        if before + done >= budget + LONGEST_MESSAGE * (1 if 2 * LONGEST_MESSAGE < budget else 2):
+        if before + done >= budget + LONGEST_MESSAGE * (1 if budget > 2 * LONGEST_MESSAGE else 2):
             raise Failure(f"{before + done} units of work in one turn")
 
     def gone(self, connection: WatchedConnection) -> None:

@@ -390,7 +390,10 @@ class WatchedConnection(kv.server.Connection):
     def must_have_waited(self, due: Deadline) -> None:
         """Checks that a deadline has passed."""
         since = max(self.due_since, self.acknowledged_at)
-        if self.due is not due or self.kernel.now + self.watch.tolerance < since + self.watch.limits.patience(due):
+        if (
+            self.due is not due
+            or self.kernel.now + self.watch.tolerance < since + self.watch.limits.patience(due)
+        ):
             raise Failure(f"{self.client.name}: {due} strikes too soon")
 
     def disturb(self, why: str) -> None:

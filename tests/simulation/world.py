@@ -79,7 +79,8 @@ class World:
         self.model = Model(self.store.capacity)
         self.listening = [Listening(self.kernel) for _ in range(rng.choice((1, 1, 2)))]
         self.kernel.descriptor_limit = rng.choice((7, 9, 1024))
-        self.mistakes = rng.choice((0, 0, 0, 0.001, 0.02))  # the chance of one in a notification
+        #: The chance of a mistake of the server in a notification.
+        self.mistakes = rng.choice((0.001, 0.02)) if rng.random() < 0.2 else 0.0
         self.signals = Signals(self.kernel)
         self.reactor = Reactor(self.kernel.selector, self.kernel.time)  # type: ignore[arg-type]
         self.cut_short_at = float("inf")
@@ -132,7 +133,9 @@ class World:
             raise Failure(f"no end after {MOST_TURNS} turns")
         if self.watch.stopping or self.signals.waiting or self.server.connections:
             return
-        if self.reactor._deferred or any(listening.queue or listening.resting for listening in self.listening):
+        if self.reactor._deferred or any(
+            listening.queue or listening.resting for listening in self.listening
+        ):
             return
         if all(client.settled for client in self.clients):
             # Nobody is left: now nothing may be left of anybody, timers included.
