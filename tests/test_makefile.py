@@ -104,9 +104,9 @@ def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> Non
     assert done.stdout == make(directory, "help").stdout
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
     targets = {"help", "run-server", "run-client", "test", "lint", "clean"}
-    targets |= {"pitfalls", "ladder", "demo", "simulate", "bench", "soak", "fast"}
+    targets |= {"pitfalls", "gallery", "ladder", "demo", "simulate", "bench", "soak", "fast"}
     variables = {"HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
-    variables |= {"STEP", "START", "TRY"}
+    variables |= {"STEP", "START", "TRY", "WITH", "REPLAY"}
     assert listed == targets | variables
 
 
@@ -119,6 +119,7 @@ def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
 
 def test_variables_are_not_taken_from_the_environment(directory: Path) -> None:
     names = ("HOST", "PORT", "ID", "ARGS", "QUICK", "SEEDS", "SEED", "N", "STEP", "START", "TRY")
+    names += ("WITH", "REPLAY")
     exported = dict.fromkeys(names, "exported")
     for target in ("run-server", "run-client", "test", "pitfalls", "ladder", "simulate", "bench"):
         assert command(directory, target, env=exported) == command(directory, target)
