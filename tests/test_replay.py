@@ -352,3 +352,37 @@ def test_a_page_has_its_data_once(shown: Path, trace: Path) -> None:
     assert len(lane["steps"]) == len(read(trace)[0])
     for name in ("tracks", "verbs", "texts", "places"):
         assert len(set(lane[name])) == len(lane[name])
+
+
+# --- two lanes ---------------------------------------------------------------------------------
+
+
+def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
+    browser: Browser, directory: Path
+) -> None:
+    path = directory / "page.html"
+    command = [sys.executable, "-m", "tests.pitfalls", "22", "--replay", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and str(path) in done.stdout
+    browser.open(path)
+    assert browser.evaluate("page.moments.every((all) => all.length === 2)")
+    acts = (
+        "page.moments.filter((all, m) => m && all.some((at, i) => at !== page.moments[m - 1][i] &&"
+        " page.lanes[i].history.steps[at].verb === 'act')).every((all) => all.every((at, i) =>"
+        " page.lanes[i].history.steps[at].verb === 'act'))"
+    )
+    assert browser.evaluate(acts)
+    browser.press("w")
+    assert browser.evaluate("document.querySelectorAll('section.wrong').length") == 1
+    naive, here = browser.texts("h2")
+    assert naive.startswith("What is usually written: 1000 of") and here.startswith("Here: ")
+    # The polite client has its reply here, and not there.
+    cards = browser.texts("article")
+    assert "CONNECT 'polite'" in cards[1] and "GET 'k'" in cards[3]
+
+
+def test_a_pitfall_that_has_no_page_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.pitfalls", "7", "--replay", str(tmp_path / "p.html")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "No page of this: " in done.stdout
+    assert "The reason: " in done.stdout

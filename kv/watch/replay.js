@@ -81,7 +81,7 @@ class Strip {
       over = Math.max(over, end);
     }
     this.whole = this.place(over) || 1;
-    this.shown = Math.min(this.whole, Math.max(2000, (12 * this.whole) / history.steps.at(-1).turn));
+    this.shown = Math.min(this.whole, Math.max(400, (12 * this.whole) / history.steps.at(-1).turn));
     canvas.addEventListener("click", (event) => go(this.stepAt(event)));
   }
 

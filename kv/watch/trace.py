@@ -119,6 +119,10 @@ class Trace:
         setattr(owner, name, wrapped)
         self._undo.callback(*((setattr, owner, name, own) if own else (delattr, owner, name)))
 
+    def name(self, sock: object) -> str:
+        """Whose socket that is: a connection, or nobody's."""
+        return self._taps.name(sock)
+
     # Telling
 
     def now(self) -> float:
