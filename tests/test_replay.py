@@ -205,7 +205,7 @@ def test_the_line_that_did_it_is_shown_and_named(browser: Browser, shown: Path) 
     browser.evaluate(f"page.go({step})")
     assert browser.texts("figcaption a")[0].startswith("Stream._read, kv/net/stream.py:")
     (line,) = browser.texts("pre .now")
-    assert line.strip() == "data = self._sock.recv(self._limits.read_size)"
+    assert line.strip().startswith("data = self._sock.recv(")
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -57,7 +57,7 @@ def test_the_trace_of_one_put_reads_as_a_story(start_server: Callable[..., Serve
             "state AWAITING_KEY -> AWAITING_CONNECT",
             "message CONNECT 'alice' -> CONNECT: OK",
             "timer idled in 3600 s",
-            "recv 178 of at most 16384 octets",
+            "recv 178 of 16384 octets",
             "open 88 octets",
             "message PUT 'colour' -> no reply",
             "state AWAITING_COMMAND -> AWAITING_PUT_VALUE",

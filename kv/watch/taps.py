@@ -97,7 +97,7 @@ class Taps:
             trace.flush()
         start = trace.now()
         ready = call(selector, timeout)
-        woken = [f"{self.name(key.data)} {INTEREST[events]}" for key, events in ready]
+        woken = [f"{self.name(key.data) or OTHER} {INTEREST[events]}" for key, events in ready]
         if timeout == 0:
             text = "only looks, as calls are deferred"
         else:
@@ -136,7 +136,7 @@ class Taps:
         return registration
 
     def _set(self, call: Any, registration: Registration, interest: int) -> None:
-        before, who = registration.interest, self.name(registration)
+        before, who = registration.interest, self.name(registration) or OTHER
         self._trace.begin(who)
         call(registration, interest)
         if interest != before:
@@ -197,7 +197,7 @@ class Taps:
             return bytes(call(sock, size))
         with self._trace.timed(self.name(sock), "recv", "") as text:
             data: bytes = call(sock, size)
-            text.append(f"{len(data)} of at most {size} octets" if data else "the end: their FIN")
+            text.append(f"{len(data)} of {size} octets" if data else "the end: their FIN")
             return data
 
     def _send(self, call: Any, sock: Any, data: bytes) -> int:
@@ -274,6 +274,8 @@ CLOSED: dict[str, Any] = {
     "interest": "nothing",
 }
 CLOSED |= {"line": 0, "lines": 0, "unsent": 0, "timers": {}}
+#: Who was there before the trace.
+OTHER = "another"
 #: The parts of a turn, after the sleep.
 PARTS = {
     "ready": "calls back whoever is ready",
