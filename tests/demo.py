@@ -112,7 +112,7 @@ def main() -> int:
         with open((Path(directory) if FAST else ROOT) / "demo.html", "wb") as page:
             subprocess.run([*KV, "replay", events], cwd=ROOT, stdout=page, check=True)
     say("Open demo.html in a browser: it shows the same, step by step. Its keys are the arrows.")
-    return status
+    return int(status not in (0, 1))  # 1: carol did not get everything, which is her own doing
 
 
 if __name__ == "__main__":
