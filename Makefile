@@ -40,6 +40,8 @@ QUICK :=
 SEEDS := 1000
 ## the one seed to simulate instead, with the trace of what happens
 SEED :=
+## what a client, a network or a kernel does besides: 'reset 3 at 0.5; emfile at 1'
+WITH :=
 ## the one pitfall to tell in full
 N :=
 ## the one step of the ladder to tell in full
@@ -48,6 +50,8 @@ STEP :=
 START :=
 ## a file of your own, to be tried in the place of what is usually written
 TRY :=
+## file for a page that shows it step by step: of simulate SEED=n, of pitfalls N=n
+REPLAY :=
 ## interpreter that makes .venv; once made, .venv stays until another is named
 PYTHON := python3
 
@@ -64,6 +68,9 @@ option = $(if $(value $(2)),--$(1)=$(call quote,$(value $(2))))
 identity = $(if $(value ID),--id=$(call quote,$(value ID)))
 learners = $(call option,start,START) $(call option,try,TRY)
 worlds = $(if $(value SEED),--seed=$(call quote,$(value SEED)),--seeds=$(call quote,$(value SEEDS)))
+besides = $(call option,with,WITH)
+number = $(if $(value N),$(call quote,$(value N)))
+page = $(call option,replay,REPLAY)
 
 # The programs take the shell's place (`exec`), so that signals reach them and not a shell.
 
@@ -84,19 +91,23 @@ test: venv
 
 ## show each pitfall with the code that falls into it, and with this project's
 pitfalls: venv
-	@exec .venv/bin/python -m tests.pitfalls $(if $(value N),$(call quote,$(value N))) $(learners) $(value ARGS)
+	@exec .venv/bin/python -m tests.pitfalls $(number) $(learners) $(page) $(value ARGS)
 
 ## try one small server in nine steps, each with all that clients do to servers
 ladder: venv
 	@exec .venv/bin/python -m tests.ladder $(call option,step,STEP) $(call option,try,TRY) $(value ARGS)
 
-## watch a server with four clients, for ten seconds; leaves demo.svg
+## make pages of ten pitfalls in the folder gallery, each with the usual code beside ours
+gallery: venv
+	@exec .venv/bin/python -m tests.pitfalls --gallery=gallery $(value ARGS)
+
+## watch a server with four clients, for ten seconds; leaves demo.html, a replay
 demo: venv
 	@exec .venv/bin/python -m tests.demo $(value ARGS)
 
 ## run the server in simulated worlds, one a seed
 simulate: venv
-	@exec .venv/bin/python -m tests.simulation $(worlds) $(value ARGS)
+	@exec .venv/bin/python -m tests.simulation $(worlds) $(besides) $(page) $(value ARGS)
 
 ## measure the server against asyncio and others, in under two minutes
 bench: venv
@@ -124,13 +135,14 @@ lint: venv
 	.venv/bin/python -m mypy --strict kv || status=1; \
 	exit $$status
 
-## remove .venv, all caches and demo.svg
+## remove .venv, all caches, demo.html and gallery/
 clean:
 	@rm -f .venv/made-from
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache demo.svg
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache demo.html gallery
 	@find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run-server run-client test pitfalls ladder demo simulate bench soak fast lint clean venv
+.PHONY: help run-server run-client test pitfalls gallery ladder demo simulate bench soak fast lint
+.PHONY: clean venv
 
 # .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It
 # is written last and removed first, so a .venv is whole when that file says what it should.

@@ -1,4 +1,4 @@
-"""The command line: `python -m kv server`, `client` and `timeline`."""
+"""The command line: `python -m kv server`, `client` and `replay`."""
 
 from kv.net.stdio import open_missing
 
@@ -9,10 +9,12 @@ import argparse
 import getpass
 import logging
 import os
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kv import __version__
@@ -80,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--trace", action="store_true", help="show on standard error what the reactor does"
     )
     both.add_argument(
-        "--trace-file", metavar="FILE", help="the same as trace events, for Perfetto or timeline"
+        "--trace-file", metavar="FILE", help="the same as trace events, for replay or Perfetto"
     )
     program = argparse.ArgumentParser(
         prog="python -m kv",
@@ -191,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
         help="draw a file that --trace-file has written",
         description="Draws a trace as SVG on standard output.",
     )
-    timeline.add_argument("file", metavar="FILE", help="what --trace-file has written")
+    replay.add_argument("file", metavar="FILE", help="what --trace-file has written")
     return program
 
 
@@ -231,8 +233,15 @@ def say(text: str) -> None:
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open`: a FIFO that nobody reads is an error, one that is not read on ends the trace."""
-    return os.open(path, flags | os.O_NONBLOCK, 0o600)
+    """For `open`: a FIFO that nobody reads is an error, one that is not read on ends the trace.
+
+    A trace has what clients say, so a file is for its owner's eyes alone, also if it was there.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with suppress(PermissionError):  # it is somebody else's
+            os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
@@ -317,22 +326,24 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
         raise
 
 
-def run_timeline(options: argparse.Namespace) -> int:
-    """Draws; a file that is no trace is one line and status 1."""
-    from kv.watch.timeline import draw, read  # noqa: PLC0415 (as is `Trace`)
+def run_replay(options: argparse.Namespace) -> int:
+    """Writes the page; a file that is no trace is one line and status 1."""
+    from kv.watch.events import read  # noqa: PLC0415 (as is `Trace`)
+    from kv.watch.replay import UNFINISHED, Lane, page  # noqa: PLC0415
 
     try:
-        picture = draw(read(options.file))
+        events, whole = read(options.file)
     except (OSError, ValueError) as error:
-        say(f"cannot draw {options.file}: {getattr(error, 'strerror', error)}")
+        say(f"cannot replay {options.file}: {getattr(error, 'strerror', error)}")
         return FAILED
+    text = page(Path(options.file).name, [Lane(events)], "" if whole else UNFINISHED)
     try:
         with open(1, "w", encoding="utf-8", closefd=False) as output:
-            print(picture, file=output)
+            print(text, file=output)
     except BrokenPipeError:
         pass  # whoever reads it has had enough
     except OSError as error:
-        say(f"cannot write the picture: {error.strerror}")
+        say(f"cannot write the page: {error.strerror}")
         return FAILED
     return 0
 
@@ -341,7 +352,7 @@ def main() -> int:
     """Parses the command line and runs the role; returns the exit status."""
     options = parser().parse_args()
     try:
-        return run_timeline(options) if options.role == "timeline" else run(options)
+        return run_replay(options) if options.role == "replay" else run(options)
     except KeyboardInterrupt:
         return 130
 

@@ -1,4 +1,4 @@
-"""The trace: what it shows, what it leaves alone, and the picture that is drawn of it."""
+"""The trace: what it shows, what it leaves alone, and the form of its file."""
 
 import io
 import json
@@ -6,25 +6,23 @@ import os
 import pty
 import re
 import select
-import subprocess
-import sys
+import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT, Server
+from conftest import Server, wait_until
 from house import house
 from wire import Peer
 
-from kv.watch.timeline import draw, read
+from kv.watch.events import FIGURES, Event, Writer, read
 from kv.watch.trace import Trace
 
-KV = [sys.executable, "-m", "kv"]
-LINE = re.compile(r" *\d+\.\d{6}  (\S+) +(\S+) +(.*)")
-EVENT = {"ph": "X", "name": "wake-up", "tid": 0, "args": {"is": ""}}
-SVG = "{http://www.w3.org/2000/svg}"
+LINE = re.compile(r" *\d+\.\d{6}  (\S+) +(\S+(?: on| up)?) +(.*)")
+EVENT = {"ph": "X", "name": "sleep", "tid": 0, "args": {"is": ""}}
+NAME = {"ph": "M", "name": "thread_name", "tid": 0, "args": {"name": "loop", "track": "loop"}}
 
 
 def told(log: str, who: str) -> list[str]:
@@ -52,30 +50,30 @@ def test_the_trace_of_one_put_reads_as_a_story(start_server: Callable[..., Serve
     server.wait_for_log("is free again")
     in_order(
         [
-            "open descriptor ",
+            "accept descriptor ",
             "watch read",
-            "timer Connection._handshake_timed_out in 10 s",
+            "timer handshake timed out in 10 s",
             "message key line -> the server's key line",
             "state AWAITING_KEY -> AWAITING_CONNECT",
-            "message CONNECT alice -> CONNECT: OK",
-            "timer Connection._idled in 3600 s",
+            "message CONNECT 'alice' -> CONNECT: OK",
+            "timer idled in 3600 s",
             "recv 178 of 16384 octets",
-            "open a line of 88 octets",
-            "message PUT colour -> no reply",
+            "open 88 octets",
+            "message PUT 'colour' -> no reply",
             "state AWAITING_COMMAND -> AWAITING_PUT_VALUE",
-            "open a line of 88 octets",
-            "message value blue -> PUT: OK",
+            "open 88 octets",
+            "message value 'blue' -> PUT: OK",
             "state AWAITING_PUT_VALUE -> AWAITING_COMMAND",
             "send 89 of 89 octets",
             "message DISCONNECT -> DISCONNECT: OK",
-            "close 89 octets are owed",
+            "close politely",
             "shutdown ",
-            "recv the end of their sending",
-            "closed descriptor ",
+            "recv the end: their FIN",
+            "close descriptor ",
         ],
         told(server.log(), "#1"),
     )
-    in_order(["wake-up slept ", "wake-up slept "], told(server.log(), "loop"))
+    assert any(" at most " in line for line in told(server.log(), "loop"))
     assert all(len(line) <= 100 for line in server.log().splitlines())
     assert "\x1b" not in server.log()
 
@@ -86,19 +84,18 @@ def test_the_clients_end_of_it(start_server: Callable[..., Server], run_kv: Any)
     assert done.stdout == "PUT: OK\n"
     in_order(
         [
-            "command CONNECT a",
-            "reply CONNECT a -> CONNECT: OK",
-            "command PUT k and v",
+            "command 'CONNECT a'",
+            "reply 'CONNECT a' -> 'CONNECT: OK'",
+            "command 'PUT k' and 'v'",
             "send ",
             "recv ",
-            "reply PUT k -> PUT: OK",
-            "reply DISCONNECT -> DISCONNECT: OK",
-            "closed ",
+            "reply 'PUT k' -> 'PUT: OK'",
+            "reply 'DISCONNECT' -> 'DISCONNECT: OK'",
         ],
         told(done.stderr, "#1"),
     )
-    in_order(["read 8 octets", "read the end"], told(done.stderr, "stdin"))
-    assert told(done.stderr, "stdout") == ["write 8 octets"]
+    in_order(["line 5 octets", "line 1 octets"], told(done.stderr, "stdin"))
+    assert told(done.stderr, "stdout")[0] == "write 8 octets"
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
@@ -142,38 +139,29 @@ def traced(*texts: str, reads: bool = True) -> tuple[str, list[dict[str, Any]]]:
     while select.select([ours], [], [], 0)[0] and (data := os.read(ours, 65536)):
         lines += data
     os.close(ours)
-    return lines.decode(), json.loads(events.getvalue().rstrip(",\n") + "]")
+    return lines.decode(), json.loads(events.getvalue())
 
 
 def test_what_peers_say_is_escaped_and_shortened() -> None:
     lines, _ = traced("GET \x1b[2J\r\x07", "GET " + "k" * 200)
     assert "\x1b" not in lines and "\r" not in lines
-    assert r"message  GET \x1b[2J\r\x07 -> GET: ERROR" in lines
-    assert "message  GET kkkkkkkkkkkkkkkkkkkkkkkk… (200 characters) -> GET: ERROR" in lines
+    assert r"GET '\x1b[2J\r\x07' -> GET: ERROR" in lines
+    assert f"GET '{'k' * 40}'… (200 characters)"[: 100 - 31 - 8] in lines
 
 
 def test_a_client_that_does_not_read_is_seen_to_be_held_up() -> None:
     lines, _ = traced("PUT k", "v" * 265, *["GET k"] * 2000, reads=False)
     in_order(
         [
-            "message GET k -> the value",
+            "message GET 'k' -> the value",
             "message (the same ",
-            "later goes on in the next turn",
-            "pause ",
-            "send would block",
-            "resume ",
+            "hold PEER: the peer does not take its replies: nothing is read",
+            "held up ",
+            "go on PEER: ",
+            "drained ",
         ],
         told(lines, "#1"),
     )
-
-
-def test_a_call_that_comes_when_its_stream_is_closed() -> None:
-    with Trace(lines=True, file=None), house() as h:
-        h.guest().connect()
-        (connection,) = h.server.connections
-        connection.stream._schedule()
-        connection.stream.abort(None)
-        h.settle()
 
 
 # --- for programs ----------------------------------------------------------------------------
@@ -182,21 +170,50 @@ def test_a_call_that_comes_when_its_stream_is_closed() -> None:
 def test_one_thread_does_one_thing_at_a_time() -> None:
     _, events = traced("PUT k", "v", "GET k", "GET k")
     slices = [event for event in events if event["ph"] == "X"]
-    assert {"turn", "wake-up", "recv", "message", "open", "seal", "send"} <= {
+    assert {"turn", "sleep", "recv", "message", "open", "seal", "send"} <= {
         event["name"] for event in slices
     }
     end, until = 0.0, 0.0
     for event in sorted(slices, key=lambda event: (event["ts"], -event["dur"])):
-        if event["name"] in ("turn", "wake-up"):  # one after the other
-            assert event["ts"] >= until
+        if event["name"] in ("turn", "sleep"):  # one after the other
+            assert event["ts"] >= until - 0.1
             until = event["ts"] + event["dur"]
         elif event["name"] in ("open", "seal") and event["ts"] < end:  # inside of a message
-            assert event["ts"] + event["dur"] <= end
+            assert event["ts"] + event["dur"] <= end + 0.1
         else:
-            assert event["ts"] >= end
+            assert event["ts"] >= end - 0.1
             end = event["ts"] + event["dur"]
     names = [event["args"]["name"] for event in events if event["ph"] == "M"]
     assert {"loop", "listener", "#1", "#1 alice"} <= set(names)
+
+
+def test_the_events_add_up_to_what_the_connection_was() -> None:
+    figures: dict[str, Any] = {}
+    _, events = traced("PUT k", "v" * 265, *["GET k"] * 500, reads=False)
+    seen: dict[str, set[Any]] = {}
+    mine = next(e["tid"] for e in events if e["ph"] == "M" and e["args"]["track"] == "#1")
+    for event in events:
+        if event["tid"] == mine and event["ph"] != "M":
+            figures |= event["args"].get("now", {})
+            for name, figure in figures.items():
+                seen.setdefault(name, set()).add(json.dumps(figure))
+    assert set(figures) <= set(FIGURES)
+    assert seen["in"] >= {'"OPEN"', '"ENDED"'}
+    assert seen["holds"] >= {'""', '"TURN"', '"PEER"'}
+    assert seen["interest"] >= {'"read"', '"write"', '"nothing"'}
+    assert seen["state"] >= {'"AWAITING_KEY"', '"AWAITING_COMMAND"', '"AWAITING_PUT_VALUE"'}
+    assert max(map(int, seen["unsent"])) > 64 * 1024 > 500 < max(map(int, seen["lines"]))
+    assert (figures["unsent"], figures["lines"], figures["closed"]) == (0, 0, True)
+    assert figures["timers"] == {}
+
+
+def test_every_place_is_a_line_of_this_program() -> None:
+    _, events = traced("GET k")
+    places = {event["args"].get("at", "") for event in events} - {""}
+    assert "Stream._read" in " ".join(places)
+    for place in places:
+        found = re.fullmatch(r"(kv/(?!watch/)\S+\.py):(\d+) (\S+)", place)
+        assert found, place
 
 
 def test_with_the_trace_off_nothing_is_left_of_it() -> None:
@@ -213,6 +230,56 @@ def test_with_the_trace_off_nothing_is_left_of_it() -> None:
         assert all(getattr(owner, name) is not before for owner, name, before in wrapped)
     assert len(wrapped) > 20
     assert all(getattr(owner, name) is before for owner, name, before in wrapped)
+
+
+def test_a_file_is_valid_json_after_a_clean_end_and_for_its_owner_alone(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text("something older")
+    path.chmod(0o644)
+    server = start_server("--trace-file", str(path))
+    with Peer(server.port).handshake().connect("alice") as peer:
+        assert peer.ask("GET k") == "GET: ERROR"
+    assert server.stop() == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {"X", "i", "M"} == {event["ph"] for event in json.loads(path.read_text())}
+    events, whole = read(path)
+    assert whole and events[-1].track == "signals"
+
+
+def test_a_file_is_readable_after_kill_9(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.json"
+    server = start_server("--trace-file", str(path))
+    with Peer(server.port).handshake().connect("alice") as peer:
+        assert peer.ask("GET k") == "GET: ERROR"
+        # What was told is in the file before the loop sleeps: a look at a running server is whole.
+        wait_until(lambda: "-> GET: ERROR" in path.read_text(), "the reply")
+        os.kill(server.pid, signal.SIGKILL)
+        server.process.wait()
+    events, whole = read(path)
+    assert not whole and "GET 'k' -> GET: ERROR" in [event.text for event in events]
+
+
+def test_what_was_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    with open(path, "w") as file:
+        writer = Writer(file, print)
+        for number in range(3):
+            writer.write(
+                Event("loop", "sleep", f"{number}", number + 1.0, 1.0, "", {"turn": number})
+            )
+        writer.close()
+    whole = path.read_text()
+    assert [event.text for event in read(path)[0]] == ["0", "1", "2"] and read(path)[1]
+    assert read(path)[0][2] == Event("loop", "sleep", "2", 3.0, 1.0, "", {"turn": 2})
+    for size in range(whole.index('"is": "0"') + 40, len(whole) - 1):
+        path.write_text(whole[:size])
+        events, complete = read(path)
+        assert not complete and [event.text for event in events] == ["0", "1", "2"][: len(events)]
+        assert len(events) >= whole[:size].count("},\n{") - 1
 
 
 def test_a_trace_file_that_cannot_be_written(run_kv: Any, tmp_path: Path) -> None:
@@ -237,50 +304,6 @@ def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..
     assert server.stop() == 0
 
 
-# --- the picture -----------------------------------------------------------------------------
-
-
-def test_the_picture_has_everything_in_its_place(tmp_path: Path) -> None:
-    _, events = traced("PUT k", "v" * 265, "GET k")
-    root = picture(tmp_path, events)
-    width, height = map(float, root.attrib["viewBox"].split()[2:])
-    bars = [bar for bar in root.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None]
-    titles = [str(bar.findtext(f"{SVG}title")) for bar in bars]
-    assert any(re.match(r"seal: 265 octets.*\nat [\d.]+ ms, [\d.]+ (µs|ms)$", t) for t in titles)
-    for bar in bars:
-        x, y, w, h = (float(bar.attrib[name]) for name in ("x", "y", "width", "height"))
-        assert min(x, y) >= 0 < min(w, h) and x + w <= width and y + h <= height
-    assert {"loop", "listener", "#1 alice"} <= {text.text for text in root.iter(f"{SVG}text")}
-    seal, recv = (
-        next(float(bar.attrib["width"]) for bar, t in zip(bars, titles, strict=True) if name in t)
-        for name in ("seal: 265", "open: a line of 428")
-    )
-    assert seal > recv  # to scale: a private-key operation takes longer than a public-key one
-
-
-def picture(directory: Path, events: list[dict[str, Any]]) -> ElementTree.Element:
-    """The picture of these events, as XML."""
-    path = directory / "trace.json"
-    path.write_text("[\n" + "".join(json.dumps(event) + ",\n" for event in events))
-    return ElementTree.fromstring(draw(read(str(path))))
-
-
-def test_what_peers_say_is_escaped_in_the_picture_too(tmp_path: Path) -> None:
-    _, events = traced("GET \x1b[2J<&>\x00")
-    titles = picture(tmp_path, events).iter(f"{SVG}title")
-    assert any(r"GET \x1b[2J<&>\x00 -> GET: ERROR" in str(title.text) for title in titles)
-
-
-def test_a_crash_leaves_a_file_that_can_be_drawn(tmp_path: Path) -> None:
-    path = tmp_path / "trace.json"
-    _, events = traced("GET k")
-    whole = picture(tmp_path, events)
-    path.write_text(path.read_text() + '{"name": "rec')
-    assert ElementTree.tostring(ElementTree.fromstring(draw(read(str(path))))) == (
-        ElementTree.tostring(whole)
-    )
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -295,41 +318,21 @@ def test_a_crash_leaves_a_file_that_can_be_drawn(tmp_path: Path) -> None:
         "[\n" + "[" * 99_999,
     ]
     + [
-        f"[\n{json.dumps({**EVENT, **times})},\n\n"
-        for times in (
+        f"[\n{json.dumps(NAME)},\n{json.dumps({**EVENT, **other})},\n\n"
+        for other in (
             {"ts": 1},
             {"ts": "a", "dur": 1},
             {"ts": float("nan"), "dur": 1},
             {"ts": 10**400, "dur": 1},
-            {"ts": 1, "dur": 1, "name": None},
+            {"ts": 1, "dur": 1, "tid": 7},
+            {"ts": 1, "dur": 1, "args": {"now": 5}},
+            {"ts": 1, "dur": 1, "args": {"now": {"timers": {"idle": "soon"}}}},
         )
     ],
 )
 def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: str) -> None:
     path = tmp_path / "trace.json"
     path.write_text(content)
-    done = run_kv("timeline", str(path))
+    done = run_kv("replay", str(path))
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"cannot draw {path}: ") and done.stderr.count("\n") == 1
-
-
-def test_a_picture_that_nobody_takes(run_kv: Any, tmp_path: Path) -> None:
-    _, events = traced("GET k")
-    picture(tmp_path, events)
-    command = [*KV, "timeline", str(tmp_path / "trace.json")]
-    source, sink = os.pipe()
-    os.close(source)
-    done = subprocess.run(command, cwd=ROOT, stdout=sink, stderr=subprocess.PIPE)
-    os.close(sink)
-    assert (done.returncode, done.stderr) == (0, b"")
-    if Path("/dev/full").exists():
-        with open("/dev/full", "wb") as full:
-            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
-        assert done.returncode == 1
-        assert done.stderr == b"cannot write the picture: No space left on device\n"
-
-
-def test_a_file_that_is_not_there(run_kv: Any) -> None:
-    done = run_kv("timeline", "/nonexistent/trace.json")
-    assert done.returncode == 1
-    assert done.stderr == "cannot draw /nonexistent/trace.json: No such file or directory\n"
+    assert done.stderr.startswith(f"cannot replay {path}: ") and done.stderr.count("\n") == 1

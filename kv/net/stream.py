@@ -136,6 +136,11 @@ class Stream:
         return self._lines.taken
 
     @property
+    def kept(self) -> tuple[int, int]:
+        """Octets received of a line that is not complete, and of complete ones that wait."""
+        return self._lines.octets
+
+    @property
     def owes(self) -> bool:
         """Whether it is our turn: lines wait, or replies are not with the peer's kernel yet."""
         return bool(self._unsent or self._lines.waiting or tcp.unacknowledged(self._sock))

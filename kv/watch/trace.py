@@ -1,36 +1,36 @@
 """Shows what the reactor does, while it does it: a microscope, to be put over any of it.
 
-For people, a line for each thing that happens; for Perfetto and chrome://tracing, the same as trace
-events, which `timeline.py` draws, too. It works by wrapping: while a trace is on, the methods that
-`Trace.__enter__` lists are replaced by ones that call them and tell. The modules that it looks at
-know nothing of it, so a trace that is off costs nothing.
+For people, a line for each thing that happens; for programs, the same as events (see `events.py`),
+with what has changed by then. It works by wrapping: while a trace is on, the public methods that
+`taps.py` and `talks.py` list are replaced by ones that call them and tell. The modules looked at
+know nothing of it, so a trace that is off costs nothing. What a connection's figures are is not
+told by anybody: it is looked at after each thing that happens, and compared with what it was.
 
 A slice is something that took time, an instant something that happened. One thread does one thing
 at a time: whatever the number of connections, never do two of them have a slice at one moment.
 """
 
-import json
+import functools
 import logging
 import selectors
 import socket
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial, wraps
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
 from typing import Any, Self, TextIO
 
-from kv.net.address import shown
-from kv.net.directions import Hold, Incoming
-from kv.net.listener import Listener
+import kv
 from kv.net.log import LogHandler
-from kv.net.reactor import READ, WRITE, Reactor, Registration, Timer
-from kv.net.stdio import Input, Output, escaped
-from kv.net.stream import Stream
-from kv.net.tls import Event as TlsEvent
-from kv.net.tls import Tls
-from kv.protocol.cipher import PrivateKey, PublicKey
-from kv.protocol.conversation import ClientConversation, ServerConversation
-from kv.protocol.messages import Command, Message, Reply
+from kv.net.reactor import Timer
+from kv.net.stdio import escaped
+from kv.watch.events import Event, Figures, Writer
+from kv.watch.figures import Look, duration, sentences
+from kv.watch.talks import Talks
+from kv.watch.taps import Taps
 
 log = logging.getLogger("kv")
 lines = logging.getLogger("kv.watch.trace")
@@ -45,7 +45,8 @@ SELECTORS = {
     for kind in vars(selectors).values()
     if isinstance(kind, type) and "select" in vars(kind) and kind is not selectors.BaseSelector
 }
-INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, write"}
+ROOT = Path(kv.__file__).resolve().parents[1]
+HERE = f"{Path(__file__).resolve().parent}/"
 
 
 class Trace:
@@ -53,21 +54,40 @@ class Trace:
 
     The lines go the way of the log: what standard error cannot take at once is dropped, and
     counted. `file` is buffered, and closed at the end. `colour` gives each connection its own.
+
+    For worlds that are not this one: `clock` gives seconds, `sockets` and `selectors` are the
+    classes that stand for those, `kernel` gives what it knows of a socket as figures, and `code`
+    are the folders whose lines are named.
     """
 
-    def __init__(self, lines: bool, file: TextIO | None, colour: bool = False) -> None:
+    def __init__(
+        self,
+        lines: bool,
+        file: TextIO | None,
+        colour: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+        sockets: Iterable[type] = (socket.socket,),
+        selectors: Iterable[type] = SELECTORS,
+        kernel: Callable[[Any], Figures] = lambda _: {},
+        code: tuple[str, ...] = ("kv",),
+    ) -> None:
         self._lines = lines
-        self._file = file
+        self._writer = Writer(file, failed) if file is not None else None
         self._colour = colour
+        self._clock = clock
+        self._start = clock()
+        self.kernel = kernel
+        self._code = tuple(f"{ROOT / folder}/" for folder in code)
         self._undo = ExitStack()
-        self._start = self._woken = time.perf_counter()
-        self._names: dict[object, str] = {}  # of sockets and streams: #1, #2, …
-        self._tracks: dict[str, int] = {}  # name -> thread id in the events
-        self._streams = 0
-        self._who = "loop"  # on whose behalf the thread works now
-        self._message = ""  # what it is working on
+        self._taps = Taps(self, tuple(sockets), tuple(selectors))
+        self._seen: dict[str, Figures] = {}  # the figures as they were last told
+        self._last: Event | None = None  # is told when it is over
+        self._sleep: Event | None = None  # the last one, until something else is told
         self._said = ("", "", "")  # the last line, and how often it was said again
         self._repeated = 0
+        self.looks: dict[str, Look] = {}  # connections that are open
+        self.touched: dict[str, None] = {}  # those for whom something was done in this callback
+        self.timers: dict[Timer, tuple[str, str, float]] = {}  # whose, what for, and when
 
     def __enter__(self) -> Self:
         if self._lines:
@@ -77,116 +97,80 @@ class Trace:
             self._undo.callback(lines.removeHandler, handler)
             lines.propagate = False
             lines.setLevel(logging.INFO)
-        if self._file is not None:
-            self._undo.callback(close, self._file)
-            self._file.write("[\n")  # which nobody has to close: after a crash it is still valid
-        wrapped: tuple[tuple[type, str, Callable[..., object]], ...] = (
-            *((kind, "select", self._select) for kind in SELECTORS),
-            (Registration, "set", self._set),
-            (Reactor, "call_later", self._call_later),
-            (socket.socket, "recv", self._recv),
-            (socket.socket, "send", self._send),
-            (Listener, "__init__", self._listener),
-            (Listener, "pause", partial(self._says, "pause", "at the limit: the kernel queues")),
-            (Listener, "resume", partial(self._says, "resume", "there is room again")),
-            (Listener, "_back_off", partial(self._says, "pause", "")),
-            (Stream, "__init__", self._stream),
-            (Stream, "_ready", self._on_behalf),
-            (Stream, "take_turn", self._on_behalf),
-            (Stream, "_account", self._account),
-            (Stream, "_await_turn", partial(self._says, "later", "goes on in its turn")),
-            (Stream, "close", self._close),
-            (Stream, "_shut_down", partial(self._says, "shutdown", "all is sent: our side ends")),
-            (Stream, "_release", self._release),
-            (Tls, "received", self._records),
-            (Tls, "write", self._record),
-            (Tls, "_enter", self._tls_state),
-            (PublicKey, "open", self._open),
-            (PrivateKey, "seal", self._seal),
-            (ServerConversation, "receive", self._receive),
-            (ServerConversation, "_execute", self._execute),
-            (ClientConversation, "lines", self._command),
-            (ClientConversation, "receive", self._reply),
-            (Input, "_fill", self._fill),
-            (Output, "write", self._write),
-        )
-        for owner, name, wrapper in wrapped:
-            self._wrap(owner, name, wrapper)
+        if self._writer is not None:
+            self._undo.callback(self._writer.close)
+        for owner, name, tap in (*self._taps.all(), *Talks(self, self._taps).all()):
+            self._wrap(owner, name, tap)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.settle()
         self._undo.close()
 
-    def _wrap(self, owner: type, name: str, wrapper: Callable[..., object]) -> None:
-        """Replaces a method by `wrapper`, which gets the original and what it was called with."""
+    def _wrap(self, owner: type, name: str, tap: Callable[..., object]) -> None:
+        """Replaces a method by `tap`, which gets the original and what it was called with."""
         original: Callable[..., object] = getattr(owner, name)
         own = vars(owner).get(name)  # None if it is inherited
 
-        @wraps(original)
-        def wrapped(*args: Any) -> object:
-            return wrapper(original, *args)
+        @functools.wraps(original)
+        def wrapped(*args: Any, **named: Any) -> object:
+            return tap(original, *args, **named)
 
         setattr(owner, name, wrapped)
         self._undo.callback(*((setattr, owner, name, own) if own else (delattr, owner, name)))
 
+    def name(self, sock: object) -> str:
+        """Whose socket that is: a connection, or nobody's."""
+        return self._taps.name(sock)
+
     # Telling
 
-    def _tell(self, who: str, verb: str, text: str, start: float | None = None) -> None:
-        """Something that happened now or, with `start`, took from then until now."""
-        now = time.perf_counter()
-        self._event(who, verb, text, start, now)
-        said = (who, verb, text)
-        if self._lines and said == self._said:
-            self._repeated += 1
-        elif self._lines:
-            if self._repeated:
-                self._line(now, *self._said[:2], f"(the same {self._repeated} times more)")
-            self._said, self._repeated = said, 0
-            self._line(now, *said)
+    def now(self) -> float:
+        """Microseconds since the trace began."""
+        return 1e6 * (self._clock() - self._start)
 
-    def _line(self, now: float, who: str, verb: str, text: str) -> None:
-        text = escaped(text)
-        if len(text) > COLUMNS - INDENT:
-            text = text[: COLUMNS - INDENT - 1] + "…"
-        line = f"{now - self._start:10.6f}  {who:8}  {verb:8} {text}".rstrip()
-        if self._colour and who[0] == "#":
-            line = f"\x1b[{COLOURS[int(who[1:]) % len(COLOURS)]}m{line}\x1b[m"
-        lines.info("%s", line)
+    def tell(self, who: str, verb: str, text: str, start: float | None = None, **now: Any) -> None:
+        """Something that happened now or, with `start`, took from then until now.
 
-    def _event(self, who: str, verb: str, text: str, start: float | None, end: float) -> None:
-        """One of the Trace Event Format: X is a slice, i an instant, M data about a track."""
-        if self._file is None:
-            return
-        if who not in self._tracks:
-            self._tracks[who] = len(self._tracks)
-            self._rename(who, who)
-        event: dict[str, object] = {"name": verb, "args": {"is": text}}
-        if start is None:
-            self._dump("i", who, **event, ts=self._microseconds(end), s="t")
-        else:
-            ts = self._microseconds(start)
-            self._dump("X", who, **event, ts=ts, dur=self._microseconds(end) - ts)
+        It is written when the next thing begins: so what it changes is part of it.
+        """
+        self.begin(who if start is None else "")
+        end = self.now()
+        took = None if start is None else end - start
+        self._last = Event(who, verb, text, end, took, self._place(), now)
 
-    def _microseconds(self, moment: float) -> float:
-        return 1e6 * (moment - self._start)
+    def begin(self, who: str = "") -> None:
+        """Something begins, for `who`: what was told last is over."""
+        last, self._last = self._last, None
+        if last is not None:
+            self.touched[last.track] = None
+            self._put_with_changes(last, self._place())
+        if who in self._seen and (last is None or last.track != who):
+            now = self.looks[who].figures() if who in self.looks else {}
+            self._put_sentences(Event(who, "", "", self.now(), None, self._place(), {}), now)
 
-    def _rename(self, who: str, name: str) -> None:
-        if who in self._tracks:
-            self._dump("M", who, name="thread_name", args={"name": name})
+    def settle(self) -> None:
+        """A callback is over: tells what it has changed, and not told."""
+        last, self._last = self._last, None
+        touched, self.touched = self.touched, {}
+        if last is not None:
+            self._put_with_changes(last, last.place)
+            touched.pop(last.track, None)
+        for who in touched:
+            self._put_with_changes(Event(who, "changes", "", self.now(), None, "", {}), "")
 
-    def _dump(self, phase: str, who: str, **event: object) -> None:
-        event |= {"ph": phase, "pid": 1, "tid": self._tracks[who]}
-        try:
-            if self._file is not None:
-                self._file.write(json.dumps(event) + ",\n")
-        except OSError as error:
-            self._file = None
-            log.warning("the trace file ends here: %s", error.strerror)
+    def slept(self, text: str, start: float, now: Figures) -> None:
+        """A sleep. One that finds nobody is one with the next, unless something is done then."""
+        if self._sleep is not None and not self._sleep.now["woken"]:
+            start = self._sleep.end - (self._sleep.lasted or 0)
+        end, place = self.now(), self._place()
+        self._sleep = Event("loop", "sleep", text, end, end - start, place, now)
 
     @contextmanager
-    def _timed(self, who: str, verb: str, text: str) -> Iterator[list[str]]:
+    def timed(self, who: str, verb: str, text: str) -> Iterator[list[str]]:
         """A slice; what is put into the list that it gives is its text instead."""
-        start, better = time.perf_counter(), [text]
+        self.begin(who)
+        start, better = self.now(), [text]
         try:
             yield better
         except BlockingIOError:
@@ -196,38 +180,72 @@ class Trace:
             better.append(str(error))
             raise
         finally:
-            self._tell(who, verb, better[-1], start)
+            self.tell(who, verb, better[-1], start)
 
-    def _of(self, thing: object) -> str:
-        """Whose it is; a call that was deferred may come when its stream is closed."""
-        return self._names.get(thing, "loop")
+    def flush(self) -> None:
+        """Nothing will be told for a while: what was told is to be in the file."""
+        if self._writer is not None:
+            self._writer.flush()
 
-    def _name(self, registration: Registration) -> str:
-        """Who a registration is for: a stream by its number, others by what made them."""
-        name = self._names.get(registration._fileobj)
-        maker = registration.callback.__qualname__.partition(".")[0].lower()
-        return name or ("signals" if maker == "reactor" else maker)
+    def _put_with_changes(self, event: Event, place: str) -> None:
+        """Tells an event, with what has changed; some changes, made at `place`, by themselves."""
+        who, look = event.track, self.looks.get(event.track)
+        if look is None:
+            if event.text or event.now:
+                self._put(event)
+            return
+        before, now = self._seen.get(who, {}), look.figures()
+        now["timers"] = {what: due for whose, what, due in self.timers.values() if whose == who}
+        apart = {name for _, _, said in sentences(before, now) for name in said} if before else ()
+        changed = {
+            name: figure
+            for name, figure in now.items()
+            if before.get(name) != figure and name not in apart
+        }
+        if event.text or changed:
+            self._put(replace(event, now=changed | event.now))
+        self._put_sentences(replace(event, lasted=None, place=place), now)
+        self._seen[who] = now
+        if before.get("name", "") != now.get("name", "") and self._writer is not None:
+            self._writer.rename(who, f"{who} {now['name']}")
 
-    # The loop
+    def _put_sentences(self, event: Event, now: Figures) -> None:
+        """Tells the changes that are worth a sentence, in events like this one."""
+        before = self._seen.get(event.track)
+        for verb, text, figures in sentences(before, now) if before and now else ():
+            self._put(replace(event, verb=verb, text=text, now=figures))
+            self._seen[event.track] = self._seen[event.track] | figures
 
-    def _select(self, select: Any, selector: Any, timeout: float | None = None) -> object:
-        """A turn has ended, and the next one begins with a sleep."""
-        start = time.perf_counter()
-        self._who = "loop"
-        self._event("loop", "turn", "", self._woken, start)
-        ready = select(selector, timeout)
-        slept = f"slept {duration(time.perf_counter() - start)}; " if timeout != 0 else ""
-        found = ", ".join(f"{self._name(key.data)} {INTEREST[events]}" for key, events in ready)
-        if found or slept:
-            self._tell("loop", "wake-up", f"{slept}ready: {found or 'nobody'}", start)
-        self._woken = time.perf_counter()
-        return ready
+    def _put(self, event: Event) -> None:
+        if self._sleep is not None:
+            sleep, self._sleep = self._sleep, None
+            sleep.now["slept"] = round(sleep.lasted or 0, 1)
+            self._put(sleep)
+        if self._writer is not None:
+            self._writer.write(event)
+        if not self._lines or (event.track == "loop" and event.verb != "sleep"):
+            return
+        text = event.text
+        if event.verb == "sleep":
+            text = f"{duration(event.lasted or 0)}, {text}" if event.now["most"] else text
+        said = (event.track, event.verb, text)
+        if said == self._said:
+            self._repeated += 1
+            return
+        if self._repeated:
+            again = f"(the same {self._repeated} times more)"
+            self._line(event.end, *self._said[:2], again)
+        self._said, self._repeated = said, 0
+        self._line(event.end, *said)
 
-    def _set(self, call: Any, registration: Registration, interest: int) -> None:
-        before = registration.interest
-        call(registration, interest)
-        if interest != before:
-            self._tell(self._name(registration), "watch", INTEREST[interest])
+    def _line(self, now: float, who: str, verb: str, text: str) -> None:
+        text = escaped(text)
+        if len(text) > COLUMNS - INDENT:
+            text = text[: COLUMNS - INDENT - 1] + "…"
+        line = f"{now / 1e6:10.6f}  {who:8}  {verb:8} {text}".rstrip()
+        if self._colour and who[0] == "#":
+            line = f"\x1b[{COLOURS[int(who[1:]) % len(COLOURS)]}m{line}\x1b[m"
+        lines.info("%s", line)
 
     def _call_later(self, call: Any, reactor: Reactor, delay: float, callback: Any) -> Timer:
         owner = getattr(callback, "__self__", None)
@@ -376,22 +394,6 @@ class Trace:
             call(output, data)
 
 
-def close(file: TextIO) -> None:
-    """Closes the file of events, and says what could not be written."""
-    try:
-        file.close()
-    except OSError as error:
-        log.warning("the trace file is not whole: %s", error.strerror)
-
-
-def shortened(text: str) -> str:
-    """Keys and values can be long, and a line is short."""
-    return text if len(text) <= 30 else f"{text[:24]}… ({len(text)} characters)"
-
-
-def duration(seconds: float) -> str:
-    """A duration in the unit that fits."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds * 1e6:.0f} µs"
+def failed(error: OSError) -> None:
+    """The trace's file takes no more: said once, and the program goes on."""
+    log.warning("the trace file ends here: %s", error.strerror)

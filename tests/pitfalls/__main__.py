@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 
 from tests.program import run as program
 
+from . import lanes
 from .exercise import mark, write
 from .gallery import Entry, gallery
 from .pitfall import Failure, Pitfall, place, sources
@@ -83,9 +84,15 @@ def main() -> int:
     attempts.add_argument(
         "--try", type=Path, metavar="FILE", dest="attempt", help="say whether that file holds"
     )
+    attempts.add_argument(
+        "--replay", type=Path, metavar="FILE", help="write a page that shows both codes, in step"
+    )
+    attempts.add_argument(
+        "--gallery", type=Path, metavar="FOLDER", help="write such pages of those that teach most"
+    )
     options = parser.parse_args()
     number = options.number
-    if number is None and (options.start or options.attempt):
+    if number is None and (options.start or options.attempt or options.replay):
         parser.error("of which pitfall? Say it with N=")
     entries = gallery()
     if number is not None:
@@ -97,6 +104,12 @@ def main() -> int:
         return write(entries[0], options.start)
     if options.attempt:
         return mark(entries[0], options.attempt)
+    if options.replay:
+        print(*lanes.write(entries[0], options.replay), sep="\n")
+        return 0
+    if options.gallery:
+        print(*lanes.write_gallery(entries, options.gallery), sep="\n")
+        return 0
     for entry in entries:
         try:
             text = (

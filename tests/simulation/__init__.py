@@ -15,6 +15,8 @@ decides all of it, so whatever goes wrong, goes wrong again: `make simulate SEED
     watched.py   those of one connection
     world.py     puts a world together from a seed, and runs it to its end
     signals.py   signals, and calls from other threads
+    wishes.py    what a reader wants to see happen besides
+    show.py      a history as a page, step by step
     __main__.py  the command
 
 `test_mistakes.py` shows that it bites: it puts classic mistakes back into the server, and each is

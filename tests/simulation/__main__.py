@@ -12,10 +12,13 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 from tests.program import run as program
 
 from .kernel import Failure
+from .show import show
+from .wishes import Wish, parse
 from .world import Result, run
 
 #: Seeds that one job is given at a time.
@@ -45,11 +48,11 @@ def outcomes(seeds: range, jobs: int) -> Iterator[Result | str]:
             pool.shutdown(cancel_futures=True)
 
 
-def replay(seed: int) -> int:
-    """Runs one seed and prints its trace."""
+def replay(seed: int, wishes: list[Wish]) -> int:
+    """Runs one seed, with what else is to happen, and prints its trace."""
     trace: list[str] = []
     try:
-        result = run(seed, trace)
+        result = run(seed, trace, lambda world: [wish.begin(world) for wish in wishes])
     except (Exception, Failure):
         print(*trace, sep="\n", flush=True)
         traceback.print_exc()
@@ -86,9 +89,23 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the first (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--seed", type=int, help="run only this one, and print what happens")
+    parser.add_argument("--with", dest="wishes", default="", help="what is to happen besides")
+    parser.add_argument("--replay", type=Path, help="file for a page that shows it step by step")
     options = parser.parse_args()
     if options.seed is not None:
-        return replay(options.seed)
+        try:
+            wishes = parse(options.wishes)
+            if options.replay is None:
+                return replay(options.seed, wishes)
+            title = f"seed {options.seed}" + (f" with {options.wishes}" if wishes else "")
+            text, wrong = show(options.seed, wishes, title)
+        except ValueError as error:
+            parser.error(str(error))
+        options.replay.write_text(text, encoding="utf-8")
+        print(wrong or f"{options.replay} shows {title}")
+        return bool(wrong)
+    if options.wishes or options.replay is not None:
+        parser.error("of which history? Say it with --seed")
     seeds = range(options.start, options.start + options.seeds)
     began = time.monotonic()
     results: list[Result] = []

@@ -59,6 +59,7 @@ class Socket:
         self._blocking = True
         self.keepalive = False  # whether the kernel was asked to find out that a peer is gone
         self.reset_on_close = False
+        self.halves = False  # send takes no more than half of what it is given
 
     def __str__(self) -> str:
         return f"{self.peer.name}/fd {self.fd}" if self.fd >= 0 else self.peer.name
@@ -129,6 +130,8 @@ class Socket:
         count = min(room, len(data))
         if kernel.chance(kernel.dice.short):
             count = kernel.rng.randint(1, count)
+        if self.halves:
+            count = (count + 1) // 2
         self.undelivered += data[:count]
         self.given += count
         self.given_at = kernel.now

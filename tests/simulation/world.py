@@ -10,6 +10,8 @@ the server is told to stop: mostly after everybody has left, sometimes in the mi
 import errno
 import logging
 import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from random import Random
 
@@ -112,7 +114,7 @@ class World:
         for _ in range(rng.choice((0, 0, 0, 1, 3))):
             kernel.at(rng.random() * 5, lambda: self._run_out(rng.choice(EXHAUSTED)))
         if rng.random() < 0.4:
-            kernel.at(rng.random() * rng.choice((0.2, 1, 5, 20)), self._signal)
+            kernel.at(rng.random() * rng.choice((0.2, 1, 5, 20)), self.terminate)
         if rng.random() < 0.3:
             kernel.at(rng.random() * rng.choice((0.2, 5)), self._ring)
         kernel.running = True
@@ -143,7 +145,7 @@ class World:
             if timers:
                 raise Failure(f"{len(timers)} timers are left, and no connections")
             self.watch.end()
-            self._signal()
+            self.terminate()
 
     # What the seed makes happen
 
@@ -168,7 +170,7 @@ class World:
         if self.rng.random() < 0.3:
             self._run_out(self.rng.choice(EXHAUSTED))
         if self.rng.random() < 0.1:
-            self.kernel.at(self.rng.random() * 0.5, self._signal)
+            self.kernel.at(self.rng.random() * 0.5, self.terminate)
         for client in self.clients:
             if self.rng.random() < 0.5:
                 if client.arrived:
@@ -183,7 +185,7 @@ class World:
         self.kernel.exhausted_by = name
         self.kernel.exhausted_until = self.kernel.now + seconds
 
-    def _signal(self) -> None:
+    def terminate(self) -> None:
         if not self.watch.stopping:
             self.kernel.say("kernel", "SIGTERM")
             self._comes(signal.SIGTERM)
@@ -197,7 +199,7 @@ class World:
                 self.signals.asked += 1
                 self.reactor.call_soon_threadsafe(self.signals.answered)
         if self.rng.random() < 0.3:
-            self._signal()
+            self.terminate()
 
     def _comes(self, number: int) -> None:
         if self.rng.random() < 0.5:
@@ -246,15 +248,24 @@ class LogToTrace(logging.Handler):
         return isinstance(cause, OSError) and cause.errno == errno.EINVAL
 
 
-def run(seed: int, trace: list[str] | None = None) -> Result:
-    """Runs the world of `seed`, into `trace` if one is given. Raises `Failure`."""
-    with quick_rsa():
+def run(
+    seed: int,
+    trace: list[str] | None = None,
+    begin: Callable[["World"], object] = lambda _: None,
+    watched: AbstractContextManager[object] | None = None,
+) -> Result:
+    """Runs the world of `seed`, into `trace` if one is given. Raises `Failure`.
+
+    `begin` gets the world before anything happens in it; all of it happens inside of `watched`.
+    """
+    with quick_rsa(), watched or nullcontext():
         level, propagate = log.level, log.propagate
         log.setLevel(logging.ERROR if trace is None else logging.DEBUG)
         log.propagate = False
         world = None
         try:
             world = World(seed, trace)
+            begin(world)
             handler = LogToTrace(world)
             log.addHandler(handler)
             try:

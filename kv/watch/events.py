@@ -1,0 +1,190 @@
+"""The form of a trace: what `--trace-file` writes, and `replay` reads.
+
+The file is one JSON array in the Trace Event Format, so Perfetto and chrome://tracing open it. An
+event is a line, in the order in which things came to their end:
+
+    {"ph": "X", "name": "recv", "pid": 1, "tid": 2, "ts": 1572867.1, "dur": 3.2, "args": {
+     "is": "takes 178 octets", "at": "kv/net/stream.py:279 Stream._read", "now": {"line": 0}}}
+
+    ph      X is a slice, which took `dur` microseconds; i an instant; M gives a track its name
+    tid     the track: the loop, the listener, a connection
+    is      what happened, in words
+    at      the line of source that did it
+    now     which of the track's figures have changed by the end of it, and what they are
+
+The figures of a connection are in `FIGURES`; those of the loop are `turn`, `part` (of the four in
+`Reactor.turn`), `slept` and `most` (microseconds), `woken` and `queue` (names). A figure that is
+not there keeps its last value, so a reader adds them up from the start.
+
+The comma behind a line is written together with the next line: so the array of a clean end is valid
+JSON, and one that was cut off (kill -9, a full disk, a file that is still being written) lacks no
+more than its last line and the bracket.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO, TypeAlias
+
+Figure: TypeAlias = str | float | bool | list[str] | dict[str, float] | None
+Figures: TypeAlias = dict[str, Figure]
+
+#: What is told of a connection.
+FIGURES = {
+    "name": "the client's id, once it has one",
+    "state": "the state of the protocol",
+    "in": "the state of the direction in",
+    "out": "the state of the direction out",
+    "holds": "why no line is handed over now, if so",
+    "line": "octets of a line that is not complete",
+    "lines": "octets of lines that wait to be handed over",
+    "unsent": "octets of replies that the kernel has not taken",
+    "arrived": "octets in the kernel that were not read (simulator)",
+    "undelivered": "octets in the kernel that the peer has not got (simulator)",
+    "limits": "the most that each of the five above may be",
+    "interest": "the readiness that is asked for: read, write",
+    "timers": "what is to happen when: name -> microseconds on the clock of `ts`",
+    "handled": "how many of its lines were handed over",
+    "closed": "true when the socket is closed",
+}
+#: No trace lasts for so many microseconds: thirty years.
+LONGEST = 1e15
+#: The process, for whoever shows several.
+PID = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that ended at `end` (µs), having lasted for so long; None is an instant."""
+
+    track: str
+    verb: str
+    text: str
+    end: float
+    lasted: float | None
+    place: str
+    now: Figures
+
+
+class Writer:
+    """Writes a trace. `failed` is told, once, if the file takes no more; the rest is not written.
+
+    The file is buffered; what was written so far is in it after `flush`.
+    """
+
+    def __init__(self, file: TextIO, failed: Callable[[OSError], object]) -> None:
+        self._file: TextIO | None = file
+        self._failed = failed
+        self._tracks: dict[str, int] = {}
+        self._between = "[\n"
+
+    def write(self, event: Event) -> None:
+        """Adds an event."""
+        if event.track not in self._tracks:
+            self.rename(event.track, event.track)
+        args: dict[str, object] = {"is": event.text, "at": event.place, "now": event.now}
+        line: dict[str, object] = {"ph": "i", "name": event.verb, "pid": PID}
+        line |= {"tid": self._tracks[event.track], "ts": round(event.end, 1)}
+        if event.lasted is None:
+            line["s"] = "t"
+        else:
+            start = round(event.end - event.lasted, 1)
+            line |= {"ph": "X", "ts": start, "dur": round(event.end - start, 1)}
+        self._put(line | {"args": {name: value for name, value in args.items() if value}})
+
+    def rename(self, track: str, name: str) -> None:
+        """Gives a track the name that it has from now on, for those who show it."""
+        number = self._tracks.setdefault(track, len(self._tracks))
+        args = {"name": name, "track": track}
+        self._put({"ph": "M", "name": "thread_name", "pid": PID, "tid": number, "args": args})
+
+    def flush(self) -> None:
+        """Gives the file what was written."""
+        self._try(lambda file: file.flush())
+
+    def close(self) -> None:
+        """Ends the array and closes the file."""
+        end = "\n]\n" if self._tracks else "[\n]\n"
+        file = self._file
+        self._try(lambda file: file.write(end))
+        self._try(lambda file: file.close())
+        if file is not None and not file.closed:
+            self._file = None
+
+    def _put(self, line: dict[str, object]) -> None:
+        text = self._between + json.dumps(line)
+        self._between = ",\n"
+        self._try(lambda file: file.write(text))
+
+    def _try(self, act: Callable[[TextIO], object]) -> None:
+        try:
+            if self._file is not None:
+                act(self._file)
+        except OSError as error:
+            self._file = None
+            self._failed(error)
+
+
+def read(path: str | Path) -> tuple[list[Event], bool]:
+    """The events in a file, and whether it is whole: whether its writer came to an end.
+
+    Raises `OSError`, and `ValueError` for what is no trace.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not text") from error
+    head, *lines = text.split("\n")
+    if head not in ("[", "[]"):
+        raise ValueError("it does not begin as a trace does")
+    whole = lines[-2:] == ["]", ""]
+    if whole:
+        del lines[-2:]
+    events, tracks = [], dict[int, str]()
+    for number, line in enumerate(lines, 2):
+        try:
+            event = parsed(line.removesuffix(","), tracks)
+        except ValueError as error:
+            if number <= len(lines):
+                raise ValueError(f"line {number} is no trace event: {error}") from error
+            whole = False  # it was cut off in the middle of this one
+        else:
+            if event is not None:
+                events.append(event)
+    if not any(event.verb == "sleep" for event in events):
+        raise ValueError("the loop never turns in it")
+    return events, whole
+
+
+def parsed(line: str, tracks: dict[int, str]) -> Event | None:
+    """The event in a line; None for one that names a track. Raises `ValueError`."""
+    try:
+        event = json.loads(line)
+        args, number = event["args"], int(event["tid"])
+        if event["ph"] == "M":
+            tracks.setdefault(number, str(args["track"]))
+            return None
+        lasted = float(event["dur"]) if event["ph"] == "X" else None
+        end = float(event["ts"]) + (lasted or 0.0)
+        if not (0 <= (lasted or 0.0) < LONGEST and 0 <= end < LONGEST):
+            raise ValueError(f"it ends at {end} µs, having lasted {lasted} µs")
+        verb, text, place = (
+            str(one) for one in (event["name"], args.get("is", ""), args.get("at", ""))
+        )
+        return Event(tracks[number], verb, text, end, lasted, place, figures(args.get("now", {})))
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def figures(now: object) -> Figures:
+    """`now` of an event, if it is what a page can show. Raises `ValueError`."""
+    if not isinstance(now, dict):
+        raise ValueError("its figures are no object")
+    for name, figure in now.items():
+        numbers = figure.values() if isinstance(figure, dict) else ()
+        if not isinstance(figure, str | int | float | list | dict | None) or not all(
+            isinstance(number, int | float) for number in numbers
+        ):
+            raise ValueError(f"{name} is {figure!r}")
+    return now

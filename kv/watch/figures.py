@@ -1,0 +1,107 @@
+"""What there is to see of a connection at a moment, and what a change of it is in words."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kv.net.directions import deadline
+from kv.net.owner import Limits
+from kv.net.reactor import READ, WRITE, Registration
+from kv.net.stream import Stream
+from kv.protocol.conversation import ServerConversation
+from kv.watch.events import Figure, Figures
+
+#: Readiness, in words.
+INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, write"}
+
+#: Why lines are not handed over, or why they are again.
+HELD = {
+    "PEER": ("the peer does not take its replies", "the peer has taken its replies"),
+    "TURN": ("it goes on when its turn comes", "its turn has come"),
+    "OWNER": ("the answer comes from elsewhere", "the answer is there"),
+}
+
+
+class Look:
+    """A connection that is open, and all that its figures come from."""
+
+    def __init__(
+        self, stream: Stream, limits: Limits, kernel: Callable[[], Figures] = dict
+    ) -> None:
+        self.stream = stream
+        self.talk: ServerConversation | None = None
+        self.registration: Registration | None = None
+        self._kernel = kernel
+        self._limits: dict[str, float] = {
+            "line": limits.line_size,
+            "lines": limits.line_size + limits.read_size,
+            "unsent": limits.high_water,
+        }
+
+    def figures(self) -> Figures:
+        """Its figures now; those of `FIGURES` that are known."""
+        stream, kernel = self.stream, self._kernel()
+        line, lines = stream.kept
+        limits = self._limits | kernel.pop("limits", {})  # type: ignore[operator]
+        now: Figures = {
+            "in": stream.incoming.name,
+            "out": stream.outgoing.name,
+            "holds": ", ".join(str(hold.name) for hold in stream.holds),
+            "line": line,
+            "lines": lines,
+            "unsent": stream.unsent,
+            "handled": stream.lines,
+            "limits": limits,
+        }
+        if self.registration is not None:
+            now["interest"] = INTEREST[self.registration.interest]
+        if self.talk is not None:
+            now |= {"state": str(self.talk.state), "name": self.talk.client_id}
+        return now | kernel
+
+    def due(self) -> str:
+        """What the stream's one timer is for."""
+        stream = self.stream
+        due = deadline(stream.incoming, stream.outgoing, bool(stream.unsent))
+        return due.name.lower() if due else "end"
+
+
+def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[str, Figure]]]:
+    """Verb, text and figures of each change that is worth a sentence of its own."""
+    old, new = (set(str(one.get("holds", "")).split(", ")) - {""} for one in (before, now))
+    for name in sorted(new - old):
+        then = "" if name == "TURN" else ": nothing is read, and no line handed over"
+        yield "hold", f"{name}: {HELD[name][0]}{then}", {"holds": now["holds"]}
+    for name in sorted(old - new):
+        yield "go on", f"{name}: {HELD[name][1]}", {"holds": now["holds"]}
+    for name, verb in (("state", "state"), ("in", "incoming"), ("out", "outgoing")):
+        # At the end of all both directions are given up, and that is no news.
+        over = name == "out" and (now["in"], now["out"]) == ("ENDED", "BROKEN")
+        if name in before and before[name] != now[name] and not over:
+            yield verb, f"{before[name]} -> {now[name]}", {name: now[name]}
+
+
+def why(interest: int, now: Figures) -> str:
+    """The reason for the readiness that a connection asks for."""
+    if interest & READ:
+        reason = "what comes is thrown away" if now["in"] == "DISCARDING" else "lines may come"
+    elif now["holds"]:
+        reason = HELD[str(now["holds"]).partition(", ")[0]][0]
+    elif now["in"] == "ENDED":
+        reason = "the peer has ended its side"
+    else:
+        reason = "it is read in its turn"
+    return f"{now['unsent']:,} octets are unsent; {reason}" if interest & WRITE else reason
+
+
+def duration(microseconds: float) -> str:
+    """A duration in the unit that fits."""
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if microseconds >= size:
+            return f"{microseconds / size:.1f} {unit}"
+    return f"{microseconds:.0f} µs"
+
+
+def named(callback: Any) -> str:
+    """What a timer is for, from the name of what it calls."""
+    name: str = callback.__qualname__.rpartition(".")[2]
+    return name.strip("_<>").replace("_", " ")

@@ -1,0 +1,366 @@
+// Shows traces, step by step. A step is what one event of a trace tells. A lane is a trace; there are
+// one or two. A moment is where all lanes are when each that can has made one more step.
+"use strict";
+const data = JSON.parse(document.querySelector("#data").textContent);
+const LONG = 250; // microseconds of sleep that are drawn to scale
+const MANY = 12, MOST = 24; // connections: more than that come by how busy they are; are not shown
+const SHAPES = { // of what takes time: how far down, how high, and a sign where it is too short to be seen
+  sleep: [0.4, 0.2], turn: [0.4, 0.2], message: [0, 1], recv: [0.5, 0.5, "▽"], send: [0, 0.5, "△"] };
+const BARS = { line: "incomplete line", lines: "lines waiting", unsent: "replies unsent",
+  arrived: "kernel, unread", undelivered: "kernel, unsent" };
+const find = (selector, within = document) => within.querySelector(selector);
+const copy = (id) => find(id).content.firstElementChild.cloneNode(true);
+const make = (tag, textContent = "", className = "") =>
+  Object.assign(document.createElement(tag), { textContent, className });
+
+// Puts in a text, and marks it if it is another one than before; or if `key` is.
+function put(element, text, key = text) {
+  const before = element.dataset.key;
+  if (element.textContent !== text) element.textContent = text;
+  element.classList.toggle("new", before !== undefined && before !== key);
+  element.dataset.key = key;
+}
+
+function duration(us) {
+  if (us < 1000) return `${us.toFixed(us < 10 ? 1 : 0)} µs`;
+  return us < 1e6 ? `${(us / 1e3).toFixed(1)} ms` : `${(us / 1e6).toFixed(us < 1e8 ? 2 : 0)} s`;
+}
+
+// The index of the last of `things`, which are in order, whose `value` is not above `limit`; or -1.
+function upTo(things, limit, value = (thing) => thing) {
+  let low = -1, high = things.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (value(things[middle]) <= limit) low = middle; else high = middle - 1;
+  }
+  return low;
+}
+
+// A lane's steps, and everybody's figures after any of them.
+class History {
+  constructor({ steps, tracks, verbs, texts, places }) {
+    let end = 0, turn = 0, part = "";
+    this.past = new Map(); // who -> [[step, figures after it], …]
+    this.steps = steps.map(([since, lasted, who, verb, text, place, now], at) => {
+      end += since;
+      const step = { end, start: end - (lasted ?? 0), lasted, who: tracks[who], verb: verbs[verb],
+        text: texts[text], place: places[place], now: now || {} };
+      step.idle = step.verb === "sleep" || step.verb === "act"; // no work: it is drawn shorter
+      step.turn = turn += step.verb === "sleep";
+      step.part = part = step.now.part ?? part;
+      if (!this.past.has(step.who)) this.past.set(step.who, []);
+      const past = this.past.get(step.who), said = step.verb === "message" || step.verb === "reply";
+      past.push([at, { ...past.at(-1)?.[1], ...step.now, ...(said && { last: step.text }) }]);
+      return step;
+    });
+  }
+
+  figures(who, at) {
+    const past = this.past.get(who) ?? [];
+    return past[upTo(past, at, ([step]) => step)]?.[1];
+  }
+
+  label(who) { // with the name that it has in the end
+    return [who, this.past.get(who)?.at(-1)[1].name].filter(Boolean).join(" ");
+  }
+}
+
+// The strip of time. Work is drawn to scale, and a long sleep shorter.
+class Strip {
+  constructor(canvas, history, go) {
+    Object.assign(this, { canvas, history, left: 0 });
+    let over = history.steps[0].start;
+    this.bends = [{ time: over, at: 0 }]; // where the scale changes
+    const bend = (time, length) => this.bends.push({ time, at: this.bends.at(-1).at + length });
+    for (const { idle, start, end } of history.steps) {
+      const [from, to] = idle ? [start, end] : [over, start];
+      if (to - from > LONG) {
+        bend(from, from - this.bends.at(-1).time);
+        bend(to, LONG * (1 + Math.log10((to - from) / LONG)));
+      }
+      over = Math.max(over, end);
+    }
+    this.whole = this.place(over) || 1;
+    this.shown = Math.min(this.whole, Math.max(400, (12 * this.whole) / history.steps.at(-1).turn));
+    canvas.addEventListener("click", (event) => go(this.stepAt(event)));
+  }
+
+  place(time) { // microseconds of drawing from the start
+    const i = Math.max(0, upTo(this.bends, time, (bend) => bend.time));
+    const here = this.bends[i], next = this.bends[i + 1] ?? { time: here.time + 1, at: here.at + 1 };
+    return here.at + ((time - here.time) * (next.at - here.at)) / (next.time - here.time || 1);
+  }
+
+  x(time) { return 100 + ((this.place(time) - this.left) * (this.width - 104)) / this.shown; }
+
+  stepAt({ offsetX, offsetY }) { // the nearest in that row
+    const { past, steps } = this.history, who = this.rows[Math.floor((offsetY - 16) / this.row)];
+    const away = ([at]) => Math.abs(this.x(steps[at].end) - offsetX);
+    return (past.get(who) ?? past.get("loop")).reduce((one, two) => (away(one) < away(two) ? one : two))[0];
+  }
+
+  draw(at, rows, colours) {
+    const { canvas, history: { steps } } = this, pen = canvas.getContext("2d"), ratio = devicePixelRatio;
+    this.rows = rows;
+    this.row = Math.max(9, Math.min(18, 110 / rows.length));
+    const width = (this.width = canvas.clientWidth), height = this.row * rows.length + 34;
+    canvas.style.height = `${height + 2}px`; // and the border
+    Object.assign(canvas, { width: width * ratio, height: height * ratio });
+    Object.assign(pen, { font: "11px system-ui, sans-serif", textBaseline: "middle" }).scale(ratio, ratio);
+    const now = this.place(steps[at].end) - this.left;
+    if (now < 0.03 * this.shown || now > 0.97 * this.shown) this.left += now - 0.2 * this.shown;
+    this.left = Math.max(0, Math.min(this.left, this.whole - this.shown));
+    let label = 0, i = at;
+    while (i > 0 && this.x(steps[i].end) > 60) i -= 1;
+    for (; i < steps.length && this.x(steps[i].start) < width; i += 1) {
+      const row = rows.indexOf(steps[i].who), x = this.x(steps[i].end);
+      if (row >= 0) this.shape(pen, steps[i], 16 + this.row * row, colours);
+      if (steps[i].verb !== "sleep" || x < label) continue;
+      pen.fillStyle = colours.ink;
+      pen.fillText(`turn ${steps[i].turn}`, x, 8);
+      label = x + 60; // the next label is not before here
+    }
+    pen.fillStyle = colours.mark;
+    pen.fillRect(this.x(steps[at].end) - 1, 0, 2, height);
+    pen.fillText("▼", this.x(steps[at].end) - 5, 5);
+    pen.clearRect(0, 0, 96, height);
+    pen.fillStyle = colours.ink;
+    rows.forEach((who, row) => pen.fillText(this.history.label(who), 6, 16 + this.row * (row + 0.5), 88));
+    const unit = 10 ** Math.floor(Math.log10(this.shown / 3)), long = (unit * (width - 104)) / this.shown;
+    pen.fillRect(100, height - 12, long, 5);
+    pen.fillText(`${duration(unit)} of work`, 106 + long, height - 9);
+  }
+
+  shape(pen, { verb, start, end, lasted, idle }, y, colours) {
+    const x = this.x(start), wide = Math.max(1, this.x(end) - x), high = this.row - 2;
+    const [top, share, sign] = SHAPES[verb] ?? [0.2, 0.6];
+    pen.fillStyle = colours[verb] ?? colours.other;
+    if (lasted === null) pen.fillText(verb === "close" ? "✕" : "◆", x - 4, y + high / 2);
+    else if (!idle || lasted < LONG) pen.fillRect(x, y + top * high, wide, share * high);
+    else for (let slash = x; slash < x + wide - 2; slash += 5) pen.fillRect(slash, y, 2, high);
+    if (sign && wide < 9) pen.fillText(sign, x - 4, y + (top + share / 2) * high);
+    if (!idle || wide < 50) return;
+    pen.clearRect(x + wide / 2 - 20, y, 40, high);
+    pen.fillStyle = colours.ink;
+    pen.fillText(duration(lasted), x + wide / 2 - 18, y + high / 2, 36);
+  }
+}
+
+class Lane {
+  constructor(lane, page) {
+    Object.assign(this, lane, { page, history: new History(lane), root: copy("#lane") });
+    find("h2", this.root).textContent = lane.title + (lane.says && `: ${lane.says}`);
+    find("main").append(this.root);
+    const go = (step) => page.go(page.moments.findIndex((all) => all[page.lanes.indexOf(this)] >= step));
+    this.strip = new Strip(find("canvas", this.root), this.history, go);
+    const { past } = this.history, busy = (who) => past.get(who).length;
+    this.everybody = [...past.keys()].filter((who) => who[0] === "#");
+    if (this.everybody.length > MANY) this.everybody.sort((one, two) => busy(two) - busy(one));
+    this.choose("");
+  }
+
+  choose(text) { // makes cards for whoever is followed, and for those whose name has `text` in it
+    const followed = this.everybody.filter((who) => who === find("#follow").value);
+    const chosen = this.everybody.filter((who) => this.history.label(who).includes(text));
+    const shown = [...new Set([...followed, ...chosen])], more = shown.length - MOST;
+    this.cards = shown.slice(0, MOST).map((who) => new Card(who, this));
+    const rest = more > 0 ? [make("p", `and ${more} more, which did less: narrow what is shown`)] : [];
+    find(".cards", this.root).replaceChildren(...this.cards.map((card) => card.root), ...rest);
+  }
+
+  show(at, colours) {
+    const { history, root } = this, { who, verb, text, place } = history.steps[at];
+    root.classList.toggle("wrong", this.wrong !== null && at >= this.wrong);
+    find(".caption", root).textContent = [history.label(who), verb, text].filter(Boolean).join(" · ");
+    for (const card of this.cards) card.show(at, history.steps[at]);
+    this.cards.find((card) => card.who === who)?.root.scrollIntoView({ block: "nearest" });
+    this.showTurn(at, history.figures("loop", at) ?? {});
+    this.showSource(place);
+    const others = [...history.past.keys()].filter((name) => name[0] !== "#" && name !== "loop");
+    this.strip.draw(at, ["loop", ...others, ...this.cards.map((card) => card.who)], colours);
+  }
+
+  // The loop and the log: what this turn has done so far, part by part and line by line.
+  showTurn(at, { part, slept, most, woken = [], queue = [] }) {
+    const { steps } = this.history, { turn } = steps[at], done = { ready: [], timers: [], deferred: [] };
+    const log = find(".log", this.root), rows = [];
+    for (let i = upTo(steps, turn - 1, (step) => step.turn) + 1; i <= at; i += 1) {
+      const { who, verb, text, lasted, part: within } = steps[i], name = this.history.label(who);
+      if (who !== "loop" && done[within]?.includes(name) === false) done[within].push(name);
+      if (i < at - 60) continue;
+      rows.push(make("li", "", i === at ? "now" : ""));
+      const took = lasted === null ? "" : ` (${duration(lasted)})`;
+      rows.at(-1).append(make("b", name), make("span", verb), make("span", text + took));
+    }
+    log.replaceChildren(...rows);
+    log.scrollTop = 1e6;
+    const asleep = slept === undefined ? "" : most === 0 ? "not at all; " : `${duration(slept)}; `;
+    const says = { sleeping: `${asleep}ready: ${woken.join(", ") || "nobody"}`, ready: done.ready.join(", "),
+      timers: done.timers.join(", "), deferred: `${done.deferred} → queue: ${queue.join(", ") || "empty"}` };
+    for (const box of this.root.querySelectorAll(".loop li")) {
+      box.classList.toggle("now", box.dataset.part === part);
+      box.lastElementChild.textContent = says[box.dataset.part];
+    }
+  }
+
+  showSource(place) {
+    const [, path, line, name] = /^(.*?):(\d+) (.*)$/.exec(place) ?? ["", "", 0, ""];
+    const [first, text] = data.sources[`${path} ${name}`] ?? [0, ""], indent = text.search(/\S|$/);
+    const link = find("a", this.root), code = find("pre", this.root);
+    Object.assign(link, { textContent: place && `${name}, ${path}:${line}`, href: `${data.source}${path}#L${line}` });
+    const lines = text ? text.split("\n") : [], mark = (i) => (first + i === Number(line) ? "now" : "");
+    code.replaceChildren(...lines.map((row, i) => make("span", row.slice(indent) || " ", mark(i))));
+    code.scrollTop = 15 * (line - first) - code.clientHeight / 2;
+  }
+}
+
+class Card {
+  constructor(who, lane) {
+    Object.assign(this, { who, lane, root: copy("#card"), parts: {}, bars: {} });
+    for (const part of this.root.querySelectorAll("[data-figure]")) this.parts[part.dataset.figure] = part;
+    this.root.onclick = () => lane.page.follow(who);
+    this.root.onkeydown = ({ key }) => key === "Enter" && lane.page.follow(who);
+  }
+
+  show(at, step) {
+    const { who, root, lane: { history } } = this, all = history.figures(who, at) ?? {};
+    const { interest = "nothing", timers = {}, limits = {}, closed = false } = all, gone = closed || !all.limits;
+    root.classList.toggle("now", step.who === who);
+    root.classList.toggle("absent", gone);
+    root.classList.toggle("followed", find("#follow").value === who);
+    const left = Object.entries(timers).map(([name, due]) => `${name} in ${duration(Math.max(0, due - step.end))}`);
+    const light = (name) => (interest.includes(name) ? "● " : "○ ") + name;
+    const says = { who: history.label(who), state: closed ? "closed" : gone ? "not here yet" : all.state,
+      in: all.in, out: all.out, holds: all.holds && `held: ${all.holds}`, last: all.last ?? "no message yet",
+      reads: light("read"), writes: light("write") };
+    for (const [name, text] of Object.entries(says)) put(this.parts[name], text ?? "");
+    put(this.parts.timers, left.join("; ") || "no timer", JSON.stringify(timers));
+    for (const [name, limit] of Object.entries(limits)) this.bar(name, all[name] ?? 0, limit);
+  }
+
+  bar(name, size, limit) {
+    if (!this.bars[name]) {
+      this.bars[name] = [make("dd"), make("dd")];
+      find("dl", this.root).append(make("dt", BARS[name]), ...this.bars[name]);
+    }
+    const [bar, number] = this.bars[name], full = size > 0 && size >= limit;
+    bar.style.setProperty("--share", full ? "100%" : `${(100 * size) / (limit || 1)}%`);
+    bar.classList.toggle("full", full);
+    put(number, `${size.toLocaleString("en")} / ${limit.toLocaleString("en")}`);
+  }
+}
+
+// The moments: which step each lane is at. They are together wherever the scenario acts; in between,
+// each makes a step a moment, and the one that has fewer waits.
+function together(histories) {
+  const starts = histories.map(({ steps }) =>
+    [0, ...[...steps.keys()].filter((i) => i > 0 && steps[i].verb === "act"), steps.length]);
+  const moments = [];
+  for (let act = 0; act < Math.max(...starts.map((all) => all.length)) - 1; act += 1) {
+    const parts = starts.map((all) => [all[act] ?? all.at(-1), all[act + 1] ?? all.at(-1)]);
+    for (let i = 0; i < Math.max(...parts.map(([from, to]) => to - from)); i += 1) {
+      moments.push(parts.map(([from, to]) => Math.max(0, Math.min(from + i, to - 1))));
+    }
+  }
+  return moments;
+}
+
+class Page {
+  constructor() {
+    document.title = find("h1").textContent = data.title;
+    find("#note").textContent = data.note;
+    find("main").classList.toggle("two", data.lanes.length > 1);
+    this.lanes = data.lanes.map((lane) => new Lane(lane, this));
+    this.moments = together(this.lanes.map((lane) => lane.history));
+    this.steps = this.moments.map((all, m) => // those that the moment adds
+      all.flatMap((i, lane) => (this.moments[m - 1]?.[lane] === i ? [] : [this.lanes[lane].history.steps[i]])));
+    this.turns = [0, ...this.steps.keys()].filter((m, i) => !i || this.steps[m].some(({ verb }) => verb === "sleep"));
+    const wrong = (all) => this.lanes.some((lane, i) => lane.wrong !== null && all[i] >= lane.wrong);
+    this.wrong = this.moments.findIndex(wrong);
+    const names = this.lanes.flatMap((lane) => lane.everybody.map((who) => [who, lane.history.label(who)]));
+    find("#follow").append(...[...new Map(names)].map(([who, label]) => new Option(label, who)));
+    this.at = 0;
+    this.listen();
+    this.goToAddress();
+  }
+
+  go(moment) {
+    const { turns, moments } = this, at = Math.max(0, Math.min(moments.length - 1, moment));
+    const turn = upTo(turns, at), since = at - turns[turn], colours = this.colours();
+    this.lanes.forEach((lane, i) => lane.show(moments[at][i], colours));
+    find("#where").textContent = `turn ${turn} of ${turns.length - 1} · step ${at + 1} of ${moments.length}`;
+    this.at = at;
+    clearTimeout(this.soon); // browsers allow only so many changes of an address
+    this.soon = setTimeout(() => history.replaceState(null, "", `#turn=${turn}${since ? `.${since}` : ""}`), 150);
+  }
+
+  goToAddress() { // `#turn=120` is where that turn begins, `#turn=120.7` seven steps later
+    const [, turn, since = 0] = /^#turn=(\d+)(?:\.(\d+))?$/.exec(location.hash) ?? [];
+    this.go(turn === undefined ? this.at : (this.turns[turn] ?? Infinity) + Number(since));
+  }
+
+  goToNext(direction) { // to the next thing that concerns whoever is followed, or with -1 the last
+    const who = find("#follow").value, concerns = (steps) => !who || steps.some((step) => step.who === who);
+    let next = this.at + direction;
+    while (this.steps[next] && !concerns(this.steps[next])) next += direction;
+    if (this.steps[next]) this.go(next); else this.play(false);
+  }
+
+  follow(who) { // or nobody any more
+    find("#follow").value = find("#follow").value === who ? "" : who;
+    this.go(this.at);
+  }
+
+  choose() {
+    for (const lane of this.lanes) lane.choose(find("#filter").value);
+    this.go(this.at);
+  }
+
+  play(on) {
+    clearInterval(this.playing);
+    this.playing = on && setInterval(() => this.goToNext(1), 1000 / find("#speed").value);
+    find("[name=' ']").textContent = on ? "❚❚ stop" : "▶ play";
+  }
+
+  colours() { // the canvas has those of the legend, and so the style sheet's
+    const parts = [...document.querySelectorAll("[data-verb], .caption")];
+    const all = parts.map((part) => [part.dataset.verb ?? "mark", getComputedStyle(part).borderLeftColor]);
+    return { ...Object.fromEntries(all), ink: getComputedStyle(document.body).color };
+  }
+
+  listen() {
+    const zoom = (factor) => {
+      for (const { strip } of this.lanes) strip.shown = Math.min(strip.whole, Math.max(50, factor * strip.shown));
+      this.go(this.at);
+    };
+    const keys = { // key: what it does, and the button that does it, too
+      Home: [() => this.go(0), "|◀", "to the start: Home"],
+      ArrowUp: [() => this.go(this.turns[upTo(this.turns, this.at - 1)] ?? 0), "◀ turn", "a turn back: ↑"],
+      ArrowLeft: [() => this.go(this.at - 1), "◀ step", "a step back: ←"],
+      " ": [() => this.play(!this.playing), "▶ play", "play or stop: space"],
+      ArrowRight: [() => this.go(this.at + 1), "step ▶", "a step on: →"],
+      ArrowDown: [() => this.go(this.turns[upTo(this.turns, this.at) + 1] ?? Infinity), "turn ▶", "a turn on: ↓"],
+      End: [() => this.go(Infinity), "▶|", "to the end: End"],
+      w: [() => this.go(Math.max(this.wrong, 0)), this.wrong < 0 ? "" : "⚠ wrong", "to where it goes wrong: w"],
+      p: [() => this.goToNext(-1)], n: [() => this.goToNext(1)], "/": [() => find("#filter").focus()],
+      "+": [() => zoom(0.5)], "-": [() => zoom(2)],
+    };
+    for (const [name, [onclick, text, title]] of Object.entries(keys)) {
+      if (text) find("nav").append(Object.assign(make("button", text), { onclick, title, name }));
+    }
+    document.addEventListener("keydown", (event) => {
+      const { key, target, ctrlKey, metaKey, altKey } = event, [act] = keys[key] ?? [];
+      if (key === "Escape" || (key === "Enter" && target.matches("input"))) target.blur();
+      const typing = target.matches(key === " " ? "button, input, select" : "input, select");
+      if (!act || typing || ctrlKey || metaKey || altKey) return;
+      event.preventDefault();
+      act();
+    });
+    find("#speed").onchange = () => this.play(Boolean(this.playing));
+    find("#follow").onchange = find("#filter").oninput = () => this.choose();
+    window.addEventListener("hashchange", () => this.goToAddress());
+    window.addEventListener("resize", () => this.go(this.at));
+  }
+}
+
+const page = new Page();

@@ -1,0 +1,388 @@
+"""The replay: a trace as one page, in a real browser if there is one."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import PROGRAM, Browser
+from conftest import ROOT
+from house import house
+
+from kv.watch.events import Event, Writer, read
+from kv.watch.replay import Lane, page, sources
+from kv.watch.trace import Trace
+
+KV = [sys.executable, "-m", "kv"]
+HERE = Path(__file__).resolve().parents[1] / "kv" / "watch"
+#: What says how big each bar of a card is: the figure, and what the page calls it.
+BARS = {"line": "incomplete line", "lines": "lines waiting", "unsent": "replies unsent"}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("replay")
+
+
+@pytest.fixture(scope="module")
+def trace(directory: Path) -> Path:
+    """A trace of three clients: one honest, one that does not read, one that says nonsense."""
+    path = directory / "trace.json"
+    with open(path, "w") as file, Trace(False, file), house() as h:
+        alice = h.guest().connect("alice")
+        alice.ask("PUT k", "<b>&amp;</script>")
+        h.owed(900, "bob")
+        h.guest().send_raw(b"GET / HTTP/1.1\n")
+        alice.ask("GET k")
+        # What is still open at the end of this trace is what the page has to show there.
+        file.flush()
+        whole = path.read_text()
+    path.write_text(whole[: whole.rindex("},\n")] + "}\n]\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def shown(trace: Path) -> Path:
+    """Its page."""
+    path = trace.with_suffix(".html")
+    path.write_text(page("a trace", [Lane(read(trace)[0])]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium(directory: Path) -> Iterator[Browser]:
+    if PROGRAM is None:
+        pytest.skip("there is no Chromium")
+    with Browser(directory / "profile") as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """A browser that must not have complained by the end."""
+    yield chromium
+    complaints, chromium.complaints = chromium.complaints, []
+    assert complaints == []
+
+
+def figures(path: Path) -> dict[str, dict[str, Any]]:
+    """Everybody's figures at the end of a trace."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in read(path)[0]:
+        found.setdefault(event.track, {}).update(event.now)
+    return found
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+
+def test_at_the_end_the_page_shows_what_the_trace_says(
+    browser: Browser, shown: Path, trace: Path
+) -> None:
+    browser.open(shown)
+    browser.press("End")
+    events = read(trace)[0]
+    assert browser.texts("#where")[0].endswith(f"step {len(events)} of {len(events)}")
+    connections = {who: had for who, had in figures(trace).items() if who.startswith("#")}
+    assert len(connections) == 3
+    cards = browser.texts("article")
+    for card, (who, had) in zip(cards, connections.items(), strict=True):
+        assert f"{who} {had['name']}".strip() in card
+        assert ("closed" if had.get("closed") else had["state"]) in card
+        assert f"in {had['in']} out {had['out']}" in card
+        for name in ("read", "write"):
+            assert f"{'●' if name in had['interest'] else '○'} {name}" in card
+        for name, words in BARS.items():
+            assert f"{words}{had[name]:,} / {had['limits'][name]:,}" in card
+        assert (f"held: {had['holds']}" in card) == bool(had["holds"])
+    assert any(had["unsent"] > 0 for had in connections.values())
+
+
+def test_keys_step_by_event_by_turn_and_to_the_ends(browser: Browser, shown: Path) -> None:
+    browser.open(shown)
+
+    def at() -> str:
+        return browser.texts("#where")[0].replace(" of ", "/")
+
+    assert at().startswith("turn 0/")
+    browser.press("ArrowDown")
+    first = at()
+    assert first.startswith("turn 1/")
+    assert browser.texts(".caption")[0].startswith("loop · sleep")
+    browser.press("ArrowRight", 2)
+    browser.press("ArrowLeft")
+    assert at() != first and browser.texts(".log .now") and len(browser.texts(".log li")) == 2
+    browser.press("ArrowUp")
+    assert at() == first
+    browser.press("End")
+    browser.press("Home")
+    assert " step 1/" in at().replace("·", "")
+
+
+def test_what_has_changed_is_marked_and_nothing_else(browser: Browser, shown: Path) -> None:
+    browser.open(shown)
+    step = "page.lanes[0].history.steps.findIndex((s) => s.verb === 'recv')"
+    browser.evaluate(f"page.go({step} - 1)")
+    browser.evaluate(f"page.go({step})")
+    assert browser.texts(".caption")[0].startswith("#1 alice · recv")
+    marked = browser.evaluate(
+        "[...document.querySelectorAll('.new')].map((e) => e.closest('article').textContent)"
+    )
+    assert marked and all(text.strip().startswith("#1 alice") for text in marked)
+
+
+def test_a_moment_has_an_address(browser: Browser, shown: Path) -> None:
+    browser.open(shown, "#turn=3")
+    assert browser.texts("#where")[0].startswith("turn 3 of ")
+    assert browser.texts(".caption")[0].startswith("loop · sleep")
+    browser.evaluate("location.hash = '#turn=2.4'")
+    browser.evaluate("new Promise((done) => setTimeout(done, 0))")
+    assert browser.texts("#where")[0].startswith("turn 2 of ")
+    browser.press("ArrowDown")
+    browser.evaluate("new Promise((done) => setTimeout(done, 200))")
+    assert browser.evaluate("location.hash") == "#turn=3"
+    browser.evaluate("location.hash = '#turn=99999999'")
+    browser.evaluate("new Promise((done) => setTimeout(done, 0))")
+    assert browser.evaluate("page.at === page.moments.length - 1")
+
+
+def test_n_goes_to_the_next_thing_that_concerns_whom_one_follows(
+    browser: Browser, shown: Path
+) -> None:
+    browser.open(shown)
+    browser.evaluate("page.follow('#2')")
+    seen = set()
+    for _ in range(5):
+        browser.press("n")
+        seen.add(browser.texts(".caption")[0].partition(" · ")[0])
+    assert seen == {"#2 bob"}
+    browser.press("p")
+    assert browser.texts(".caption")[0].startswith("#2 bob · ")
+
+
+def test_it_plays_and_stops(browser: Browser, shown: Path) -> None:
+    browser.open(shown)
+    browser.evaluate("document.querySelector('#speed').value = 60")
+    browser.press(" ")
+    browser.evaluate("new Promise((done) => setInterval(() => page.at > 2 && done(), 5))")
+    browser.press(" ")
+    at = browser.evaluate("page.at")
+    browser.evaluate("new Promise((done) => setTimeout(done, 100))")
+    assert browser.evaluate("page.at") == at
+    assert "▶ play" in browser.texts("nav button")
+
+
+def test_a_click_on_the_strip_goes_there(browser: Browser, shown: Path) -> None:
+    browser.open(shown)
+    spot = browser.evaluate(
+        "(() => { const { strip, history } = page.lanes[0], at = history.steps.length >> 1;"
+        " page.go(at); const step = history.steps[at], box = strip.canvas.getBoundingClientRect();"
+        " const y = 17 + strip.row * (strip.rows.indexOf(step.who) + 0.5);"
+        " page.go(at - 1); return { x: box.x + strip.x(step.end), y: box.y + y, at }; })()"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        where = {"x": spot["x"], "y": spot["y"], "button": "left", "clickCount": 1}
+        browser.call("Input.dispatchMouseEvent", type=kind, **where)
+    assert abs(browser.evaluate("page.at") - spot["at"]) <= 1
+
+
+def test_what_peers_say_is_text_and_nothing_else(browser: Browser, shown: Path) -> None:
+    browser.open(shown)
+    assert browser.evaluate("document.querySelectorAll('b b, main script').length") == 0
+    step = "page.lanes[0].history.steps.findIndex((s) => s.text.includes('</script>'))"
+    browser.evaluate(f"page.go({step})")
+    assert "<b>&amp;</script>" in browser.texts(".caption")[0]
+
+
+def test_the_line_that_did_it_is_shown_and_named(browser: Browser, shown: Path) -> None:
+    browser.open(shown)
+    step = "page.lanes[0].history.steps.findIndex((s) => s.verb === 'recv')"
+    browser.evaluate(f"page.go({step})")
+    assert browser.texts("figcaption a")[0].startswith("Stream._read, kv/net/stream.py:")
+    (line,) = browser.texts("pre .now")
+    assert line.strip().startswith("data = self._sock.recv(")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_overlaps_or_jumps_at_1280_by_720(
+    browser: Browser, shown: Path, dark: bool
+) -> None:
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    browser.call("Emulation.setEmulatedMedia", features=scheme)
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=1280,
+        height=720,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    browser.open(shown)
+    boxes = (
+        "[...document.querySelectorAll('header, .caption, .loop li, .cards, .log, figure, canvas,"
+        " footer')].map((e) => e.getBoundingClientRect()).map((b) =>"
+        " [b.x, b.y, b.right, b.bottom].map(Math.round))"
+    )
+    before = browser.evaluate(boxes)
+    for _ in range(12):
+        browser.evaluate("page.go(page.at + 97)")
+        assert browser.evaluate(boxes) == before
+    for i, (x, y, right, bottom) in enumerate(before):
+        assert 0 <= x < right <= 1280 and 0 <= y < bottom <= 720
+        for left, top, end, low in before[:i]:
+            assert right <= left or end <= x or bottom <= top or low <= y
+    assert browser.evaluate("document.body.scrollHeight") <= 720
+
+
+# --- much of it --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(directory: Path) -> Path:
+    """A trace of 20,000 events, of 300 connections."""
+    rng, path, end = random.Random(1), directory / "large.json", 0.0
+    known: dict[str, Any] = {"limits": {"line": 511, "lines": 16895, "unsent": 65536}, "in": "OPEN"}
+    came = set()
+    with open(path, "w") as file:
+        writer = Writer(file, pytest.fail)
+        for number in range(20_000):
+            end += rng.random() * 50
+            who = f"#{1 + int(rng.random() ** 2 * 300)}"
+            if number % 40 == 0:
+                now: dict[str, Any] = {"turn": number // 40 + 1, "part": "sleeping", "woken": [who]}
+                writer.write(Event("loop", "sleep", "until somebody comes", end, 9.0, "", now))
+                continue
+            now = {"unsent": rng.randrange(65536), "lines": rng.randrange(16384)}
+            now |= {} if who in came else known
+            came.add(who)
+            place = "kv/net/reactor.py:200 Reactor.turn"
+            text = f"GET 'key{rng.randrange(20_000)}' -> the value"
+            writer.write(Event(who, "message", text, end, rng.random() * 9, place, now))
+        writer.close()
+    return path
+
+
+def test_20_000_events_are_less_than_2_mb_and_can_be_stepped_through(
+    browser: Browser, large: Path
+) -> None:
+    path = large.with_suffix(".html")
+    path.write_text(page("large", [Lane(read(large)[0])]), encoding="utf-8")
+    assert path.stat().st_size < 2_000_000
+    browser.open(path)
+    for moment in (0, 19_999, 7_777):
+        browser.evaluate(f"page.go({moment})")
+        assert browser.texts("#where")[0].endswith(f"step {moment + 1} of 20000")
+        browser.press("ArrowLeft")
+        browser.press("ArrowDown")
+    assert len(browser.texts("article")) == 24
+    assert "and 276 more" in browser.texts(".cards p")[-1]
+    browser.evaluate("document.querySelector('#filter').focus()")
+    for key in "#29":
+        browser.press(key)
+    assert len(browser.texts("article")) == 11
+
+
+# --- made of files -----------------------------------------------------------------------------
+
+
+def test_replay_writes_one_page_that_needs_nothing_else(trace: Path) -> None:
+    done = subprocess.run([*KV, "replay", str(trace)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "<title>" in done.stdout and "http" not in done.stdout.replace("HTTP/1.1", "")
+    for word in ("src=", "@import", "url("):
+        assert word not in done.stdout
+
+
+def test_a_trace_without_an_end_says_so(trace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.json"
+    path.write_text(trace.read_text()[:-200])
+    done = subprocess.run([*KV, "replay", str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and '"note":"This trace has no end' in done.stdout
+
+
+def test_a_page_that_nobody_takes(trace: Path) -> None:
+    command = [*KV, "replay", str(trace)]
+    source, sink = os.pipe()
+    os.close(source)
+    done = subprocess.run(command, cwd=ROOT, stdout=sink, stderr=subprocess.PIPE)
+    os.close(sink)
+    assert (done.returncode, done.stderr) == (0, b"")
+    if Path("/dev/full").exists():
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 1
+        assert done.stderr == b"cannot write the page: No space left on device\n"
+
+
+def test_a_file_that_is_not_there(run_kv: Any) -> None:
+    done = run_kv("replay", "/nonexistent/trace.json")
+    assert done.returncode == 1
+    assert done.stderr == "cannot replay /nonexistent/trace.json: No such file or directory\n"
+
+
+def test_a_trace_cannot_make_a_page_of_other_files() -> None:
+    places = {
+        "/etc/passwd:1 x",
+        "../../etc/passwd:1 x",
+        "Makefile:1 x",
+        "kv/nothing.py:1 x",
+        "",
+        ":",
+    }
+    assert sources(places) == {}
+    ((name, (first, text)),) = sources({"kv/net/reactor.py:160 Reactor.turn"}).items()
+    assert name == "kv/net/reactor.py Reactor.turn"
+    assert first <= 160 and text.lstrip().startswith(("def ", '"""'))
+
+
+def test_the_pages_own_parts_can_be_read_in_one_sitting() -> None:
+    parts = [HERE / f"replay.{kind}" for kind in ("html", "css", "js")]
+    lines = [line for part in parts for line in part.read_text().splitlines()]
+    assert len(lines) < 500 and max(map(len, lines)) <= 120
+
+
+def test_a_page_has_its_data_once(shown: Path, trace: Path) -> None:
+    _, _, rest = shown.read_text().partition('<script id="data" type="application/json">')
+    data = json.loads(rest.partition("</script>")[0])
+    (lane,) = data["lanes"]
+    assert len(lane["steps"]) == len(read(trace)[0])
+    for name in ("tracks", "verbs", "texts", "places"):
+        assert len(set(lane[name])) == len(lane[name])
+
+
+# --- two lanes ---------------------------------------------------------------------------------
+
+
+def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
+    browser: Browser, directory: Path
+) -> None:
+    path = directory / "page.html"
+    command = [sys.executable, "-m", "tests.pitfalls", "22", "--replay", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and str(path) in done.stdout
+    browser.open(path)
+    assert browser.evaluate("page.moments.every((all) => all.length === 2)")
+    acts = (
+        "page.moments.filter((all, m) => m && all.some((at, i) => at !== page.moments[m - 1][i] &&"
+        " page.lanes[i].history.steps[at].verb === 'act')).every((all) => all.every((at, i) =>"
+        " page.lanes[i].history.steps[at].verb === 'act'))"
+    )
+    assert browser.evaluate(acts)
+    browser.press("w")
+    assert browser.evaluate("document.querySelectorAll('section.wrong').length") == 1
+    naive, here = browser.texts("h2")
+    assert naive.startswith("What is usually written: 1000 of") and here.startswith("Here: ")
+    # The polite client has its reply here, and not there.
+    cards = browser.texts("article")
+    assert "CONNECT 'polite'" in cards[1] and "GET 'k'" in cards[3]
+
+
+def test_a_pitfall_that_has_no_page_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.pitfalls", "7", "--replay", str(tmp_path / "p.html")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "No page of this: " in done.stdout
+    assert "The reason: " in done.stdout
