@@ -62,7 +62,7 @@ class TestPieces(Pitfall):
 
 def search_all(self: Lines, data: bytes) -> Iterator[bytes]:
     lines = []
-    self._partial += data
+    self._partial = self._partial + data if self._partial else data
     while b"\n" in self._partial:
         line, self._partial = self._partial.split(b"\n", 1)
         lines.append(bytes(line))

@@ -22,8 +22,7 @@ from .pitfall import Failure, Pitfall
 
 
 def feed(self: Lines, data: bytes) -> Iterator[bytes]:
-    *lines, rest = bytes(self._partial + data).split(b"\n")
-    self._partial[:] = rest  # in the hope of another LF
+    *lines, self._partial = (self._partial + data).split(b"\n")  # in the hope of another LF
     self._lines = iter(lines)
     return self._lines
 
