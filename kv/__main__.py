@@ -188,10 +188,11 @@ def parser() -> argparse.ArgumentParser:
     client.add_argument(
         "--quiet", action="store_true", help="show no progress on a terminal during a script"
     )
-    timeline = roles.add_parser(
-        "timeline",
-        help="draw a file that --trace-file has written",
-        description="Draws a trace as SVG on standard output.",
+    replay = roles.add_parser(
+        "replay",
+        help="make a page of a file that --trace-file has written",
+        description="Writes a page on standard output that shows a trace step by step: one HTML"
+        " file, for any browser, without a network.",
     )
     replay.add_argument("file", metavar="FILE", help="what --trace-file has written")
     return program

@@ -247,151 +247,16 @@ class Trace:
             line = f"\x1b[{COLOURS[int(who[1:]) % len(COLOURS)]}m{line}\x1b[m"
         lines.info("%s", line)
 
-    def _call_later(self, call: Any, reactor: Reactor, delay: float, callback: Any) -> Timer:
-        owner = getattr(callback, "__self__", None)
-        stream = getattr(owner, "stream", None) or getattr(owner, "_stream", None) or owner
-        who = self._names.get(stream, "loop")
-        what = callback.__qualname__
-
-        def due() -> None:
-            self._tell(who, "timer", f"{what} is due")
-            callback()
-
-        self._tell(who, "timer", f"{what} in {delay:g} s")
-        timer: Timer = call(reactor, delay, due)
-        return timer
-
-    # Sockets
-
-    def _recv(self, call: Any, sock: socket.socket, size: int) -> bytes:
-        who = self._names.get(sock)
-        if who is None:  # the socket that signals wake the loop with
-            return bytes(call(sock, size))
-        with self._timed(who, "recv", "") as text:
-            data: bytes = call(sock, size)
-            text.append(f"{len(data)} of {size} octets" if data else "the end of their sending")
-            return data
-
-    def _send(self, call: Any, sock: socket.socket, data: bytes, *flags: int) -> int:
-        with self._timed(self._names.get(sock, ""), "send", "") as text:
-            sent: int = call(sock, data, *flags)
-            text.append(f"{sent} of {len(data)} octets")
-            return sent
-
-    def _listener(self, call: Any, listener: Listener, reactor: Any, sock: Any, then: Any) -> None:
-        self._names[sock] = self._names[listener] = "listener"
-        call(listener, reactor, sock, then)
-
-    def _says(self, verb: str, text: str, call: Any, thing: Any, *args: object) -> None:
-        """Something that needs no more than saying so, before it is done."""
-        self._tell(self._of(thing), verb, text or str(args[0]))
-        call(thing, *args)
-
-    def _stream(self, call: Any, stream: Stream, reactor: Any, sock: Any, *rest: Any) -> None:
-        self._streams += 1
-        who = self._who = self._names[sock] = self._names[stream] = f"#{self._streams}"
-        with suppress(OSError):  # the peer may be gone already
-            peer = shown(sock.getpeername())
-            self._tell(who, "open", f"descriptor {sock.fileno()}: a connection with {peer}")
-        call(stream, reactor, sock, *rest)
-
-    def _on_behalf(self, call: Any, stream: Stream, *events: int) -> None:
-        self._who = self._of(stream)
-        call(stream, *events)
-
-    def _account(self, call: Any, stream: Stream) -> None:
-        before = Hold.PEER in stream.holds
-        call(stream)
-        if before != (Hold.PEER in stream.holds):
-            verb, then = ("resume", "reads again") if before else ("pause", "reads no more")
-            text = f"{stream.unsent} octets of replies wait: {then}"
-            self._tell(self._of(stream), verb, text)
-
-    def _close(self, call: Any, stream: Stream) -> None:
-        if stream.incoming is Incoming.OPEN:
-            self._tell(self._of(stream), "close", f"{stream.unsent} octets are owed")
-        call(stream)
-
-    def _release(self, call: Any, stream: Stream, error: Exception | None) -> None:
-        who, number = self._of(stream), stream._sock.fileno()
-        call(stream, error)
-        for thing in (stream, stream._sock):
-            self._names.pop(thing, None)
-        reason = f"{error}; " if error else ""
-        self._tell(who, "closed", f"{reason}descriptor {number} is free again")
-
-    # TLS
-
-    def _records(self, call: Any, tls: Tls, octets: bytes) -> bytes:
-        what = f"{'the handshake, ' if tls.shaking else ''}{len(octets)} octets"
-        with self._timed(self._who, "tls", what) as text:
-            plaintext: bytes = call(tls, octets)
-            text.append(f"{what}: {len(plaintext)} of plaintext")
-            return plaintext
-
-    def _record(self, call: Any, tls: Tls, plaintext: bytes) -> bytes:
-        what = f"{len(plaintext)} octets of plaintext"
-        with self._timed(self._who, "tls", what) as text:
-            octets: bytes = call(tls, plaintext)
-            text.append(f"{what}: {f'{len(octets)} octets' if octets else 'they wait'}")
-            return octets
-
-    def _tls_state(self, call: Any, tls: Tls, event: TlsEvent) -> None:
-        before = tls.state
-        call(tls, event)
-        why = f": {tls.error}" if tls.error else ""
-        self._tell(self._who, "tls", f"{before.value} -> {tls.state.value}{why}")
-
-    # Messages
-
-    def _open(self, call: Any, key: PublicKey, line: bytes) -> bytes:
-        with self._timed(self._who, "open", f"a line of {len(line)} octets, with their public key"):
-            return bytes(call(key, line))
-
-    def _seal(self, call: Any, key: PrivateKey, text: bytes) -> bytes:
-        with self._timed(self._who, "seal", f"{len(text)} octets, with the private key"):
-            return bytes(call(key, text))
-
-    def _execute(self, call: Any, talk: ServerConversation, message: Message, text: str) -> Reply:
-        self._message = f"{message} {shortened(text)}".strip()
-        reply: Reply = call(talk, message, text)
-        self._message += f": {reply}"
-        return reply
-
-    def _receive(self, call: Any, talk: ServerConversation, line: bytes) -> bytes:
-        before, self._message = talk.state, ""
-        with self._timed(self._who, "message", "") as text:
-            reply: bytes = call(talk, line)
-            text.append(self._message.replace(": ", " -> ", 1))
-        if talk.state is not before:
-            self._tell(self._who, "state", f"{before} -> {talk.state}")
-            self._rename(self._who, f"{self._who} {talk.client_id}".strip())
-        return reply
-
-    def _command(self, call: Any, talk: ClientConversation, command: Command) -> list[bytes]:
-        self._who = f"#{self._streams}"  # a client has one; a command may come from its input
-        texts = " and ".join(shortened(text) for text in command.texts)
-        with self._timed(self._who, "command", texts):
-            return list(call(talk, command))  # it is lazy, and the sealing belongs here
-
-    def _reply(
-        self, call: Any, talk: ClientConversation, line: bytes
-    ) -> tuple[Command, str] | None:
-        with self._timed(self._who, "reply", "the server's key line") as text:
-            answered: tuple[Command, str] | None = call(talk, line)
-            if answered is not None:
-                text.append(f"{shortened(answered[0].texts[0])} -> {shortened(answered[1])}")
-            return answered
-
-    def _fill(self, call: Any, source: Input) -> None:
-        with self._timed("stdin", "read", "") as text:
-            before = len(source._buffer)
-            call(source)
-            text.append("the end" if source.ended else f"{len(source._buffer) - before} octets")
-
-    def _write(self, call: Any, output: Output, data: bytes) -> None:
-        with self._timed("stdout", "write", f"{len(data)} octets"):
-            call(output, data)
+    def _place(self) -> str:
+        """The line of source, outside of this folder, at which the thread is."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            path = frame.f_code.co_filename
+            if path.startswith(self._code) and not path.startswith(HERE):
+                name = frame.f_code.co_qualname
+                return f"{path[len(str(ROOT)) + 1 :]}:{frame.f_lineno} {name}"
+            frame = frame.f_back
+        return ""
 
 
 def failed(error: OSError) -> None:
