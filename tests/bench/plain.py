@@ -19,7 +19,6 @@ from .servers import OURS, ROOT, Process, plainly
 
 ASYNCIO = "asyncio.Protocol"
 TITLES = {"GET cold, 16 in flight": ASYNCIO, "GET of values never asked for before": OURS}
-COMMANDS = 300
 
 
 @dataclass
@@ -52,18 +51,20 @@ def compare(scale: Scale, progress: Callable[[], None]) -> list[Gain]:
                 other.close()
             times = result.ratio("with", "without", "cpu_rate")
             gains.append(Gain(row.title, result.median("with", "cpu_rate"), name, times))
-        fast, slow = (script(server.port, plain, progress) for plain in (False, True))
+        fast, slow = (
+            script(server.port, scale.puts // 2, plain, progress) for plain in (False, True)
+        )
         gains.append(Gain("a script of new commands", 1 / fast, "the client", slow / fast))
     return gains
 
 
-def script(port: int, plain: bool, progress: Callable[[], None]) -> float:
+def script(port: int, count: int, plain: bool, progress: Callable[[], None]) -> float:
     """Seconds of the client's processor time for each command, its start not counted."""
-    lines = "".join(f"PUT key {i}\nvalue {i}\n" for i in range(COMMANDS))
+    lines = "".join(f"PUT key {i}\nvalue {i}\n" for i in range(count))
     costs = []
     for _ in range(3):
         start, whole = (client(port, plain, text) for text in ("", lines))
-        costs.append((whole - start) / COMMANDS)
+        costs.append((whole - start) / count)
         progress()
     return statistics.median(costs)
 
