@@ -11,9 +11,11 @@ import pytest
 if not hasattr(select, "epoll"):
     pytest.skip("the benchmark needs Linux", allow_module_level=True)
 
+from kv.protocol.cipher import ARITHMETIC
 from tests.bench.__main__ import run
 from tests.bench.lines import WIDTH, Sealer
 from tests.bench.load import Script, Wrong, connect, drive
+from tests.bench.plain import compare, report
 from tests.bench.report import document, table
 from tests.bench.rows import Scale
 from tests.bench.servers import OURS, Process, names
@@ -84,6 +86,18 @@ def test_the_json_has_what_the_table_has(measured: tuple) -> None:
     ]
     assert list(found["rows"][0]["servers"]) == names()
     assert found["rows"][0]["servers"][OURS]["ours_by_cpu"] == 1
+
+
+def test_a_server_can_be_had_without_gmpy2() -> None:
+    with Process(OURS, plain=True) as server:
+        assert server._process.stdout.readline().endswith(b"arithmetic: pure Python\n")
+
+
+def test_what_gmpy2_gains_is_measured_where_it_is_installed() -> None:
+    gains = compare(TINY, lambda: None)
+    assert len(gains) == (3 if ARITHMETIC.startswith("gmpy2") else 0)
+    assert all(gain.rate > 1 and gain.times > 0 for gain in gains[:2])
+    assert max(map(len, report(gains).splitlines())) <= 100
 
 
 def test_a_wrong_reply_stops_the_benchmark() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import rsa
+from house import house
 
 from kv.errors import Violation
 from kv.protocol.cipher import EXPONENT, PrivateKey, PublicKey, form, key_line_size
@@ -100,6 +101,7 @@ BY_THE_CLIENT = entries("Texts that the client seals")
 BY_THE_SERVER = entries("Texts that the server seals")
 REFUSED_LINES = entries("Sealed lines to refuse")
 REFUSED_KEYS = entries("Key lines to refuse")
+REFUSED_REPLIES = entries("Replies that a client must refuse")
 REFUSED_TEXTS = [entry["text"] for entry in entries("Texts to refuse")]
 
 # --- vectors -------------------------------------------------------------------------------------
@@ -203,6 +205,102 @@ def test_the_header_of_20_octets_turns_pkcs1_into_subject_public_key_info() -> N
     header = bytes.fromhex(shown[1])
     assert len(header) == 20
     assert header + base64.b64decode(CLIENT.public.to_line()) == base64.b64decode(spki["line"])
+
+
+def test_what_a_client_must_refuse_is_refused() -> None:
+    wire = Wire()
+    commands = {
+        "CONNECT alice": Command.connect(wire, "alice"),
+        "PUT colour": Command.put(wire, "colour", "blue"),
+        "DELETE colour": Command.delete(wire, "colour"),
+        "DISCONNECT": Command.disconnect(),
+    }
+    assert {entry["sent"] for entry in REFUSED_REPLIES} == {*commands, "(nothing)"}
+    for entry in REFUSED_REPLIES:
+        assert opened(SERVER.public, entry["line"].encode()) == entry["text"]
+        conversation = ClientConversation(wire, CLIENT)
+        conversation.receive(SERVER.public.to_line())
+        if entry["sent"] in commands:
+            assert list(conversation.lines(commands[entry["sent"]]))
+        with pytest.raises(Violation):
+            conversation.receive(entry["line"].encode())
+
+
+def test_lines_are_too_long_from_the_octet_that_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    cases = entries("Lines too long")
+    assert len(cases) == 3
+    for entry in cases:
+        times, octet, lf = re.fullmatch(r"(\d+) times ([0-9A-F]{2})(, LF)?", entry["send"]).groups()
+        octets = bytes.fromhex(octet) * int(times) + (b"\n" if lf else b"")
+        caplog.clear()
+        with house() as h, caplog.at_level("INFO", "kv"):
+            guest = h.guest().connect()
+            guest.send_raw(octets)
+            h.settle()
+            assert guest.ended
+        (dropped,) = [text for text in caplog.messages if text.startswith("dropped")]
+        assert entry["why"] in dropped
+
+
+def test_each_state_answers_as_the_table_says() -> None:
+    head, *rows = re.findall(r"^\| (.*) \|$", section("Each state"), re.MULTILINE)
+    states = [State(name) for name in head.split(" | ")[1:]]
+    assert set(states) == set(State) - {State.CLOSED}
+    assert len(rows) >= 11
+    for row in rows:
+        message, *cells = row.split(" | ")
+        text = None if message == "(key line)" else json.loads(message.strip("`"))
+        for state, expected in zip(states, cells, strict=True):
+            shared = service()
+            assert shared.store.begin("bob") is not None
+            conversation = conversation_in(state, shared)
+            if expected == "drop":
+                with pytest.raises(Violation):
+                    conversation.receive(client_line(text))
+                continue
+            reply = conversation.receive(client_line(text))
+            if expected == "key line":
+                assert reply == SERVER.public.to_line()
+            elif expected == "no reply":
+                assert not reply
+            else:
+                assert f"`{opened(SERVER.public, reply)}`" == expected
+
+
+def test_another_key_size_seals_and_opens_as_the_document_says() -> None:
+    key = key_pair("Another key size")
+    key_line, *texts = entries("Another key size")
+    assert key.bits == 1024
+    assert PublicKey.from_line(key_line["line"].encode(), 1024) == key.public
+    assert [len(entry["text"]) for entry in texts] == [0, 10, 117, 118]
+    assert Wire(1024).text_size == 2 * 117
+    for entry in texts:
+        assert key.seal(entry["text"].encode()).decode() == entry["line"]
+        assert opened(key.public, entry["line"].encode()) == entry["text"]
+
+
+@pytest.mark.parametrize("sizes", [(128, 393), (136, 393), (128, 329), (4104, 1 << 20)])
+def test_settings_under_which_a_fixed_reply_does_not_fit_are_refused(
+    sizes: tuple[int, int],
+) -> None:
+    with pytest.raises(ValueError):
+        Wire(*sizes)
+
+
+@pytest.mark.parametrize("sizes", [(8_000_000, 1 << 40), (8 * 10**10, 1 << 60), (8 * 10**10, 4096)])
+def test_settings_that_would_compute_for_minutes_are_refused_at_once(
+    sizes: tuple[int, int],
+) -> None:
+    with pytest.raises(ValueError, match=r"use a multiple of 8 from 128 to 4096"):
+        Wire(*sizes)
+    with pytest.raises(ValueError, match="minutes"):
+        PrivateKey.generate(sizes[0])
+
+
+def test_the_smallest_sizes_are_those_with_room_for_every_fixed_reply() -> None:
+    assert Wire(128, 521).text_size >= 14 == max(map(len, FIXED_REPLIES))
+    stated = re.search(r"fewer than (\d+) characters", section("9. Limits").replace("\n", " "))
+    assert stated and int(stated[1]) == 14
 
 
 # --- the transcript ------------------------------------------------------------------------------
@@ -533,7 +631,7 @@ def test_the_limits_are_those_of_the_code(sizes: tuple[int, int]) -> None:
         (id_size, lambda n: Command.connect(wire, "x" * n)),
         (value_size, lambda n: Command.put(wire, "key", "x" * n)),
         (key_size, lambda n: Command.put(wire, "x" * n, "")),
-        (key_size, lambda n: Command.get(wire, "x" * n)),
+        (key_size + 3, lambda n: Command.get(wire, "x" * n)),
         (key_size, lambda n: Command.delete(wire, "x" * n)),
     ]
     for size, make in made:

@@ -373,7 +373,7 @@ REFUSED = {
     "DELETE \U0001f600": ["not an ASCII character"],
     "\u00fcber": ["is not a command"],
     "\u2028": [],  # white space to Python, so a blank line
-    f"GET {'k' * (LONGEST_KEY + 1)}": ["259 characters", "at most 258"],
+    f"GET {'k' * (LONGEST_KEY + 4)}": ["262 characters", "at most 261"],
     f"DELETE {'k' * (LONGEST_KEY + 1)}": ["259 characters", "at most 258"],
     "x" * 10_000: ["is not a command", "10000 characters"],
 }

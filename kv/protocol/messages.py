@@ -179,7 +179,8 @@ class Command:
     @classmethod
     def get(cls, wire: Wire, key: str) -> "Command":
         """GET."""
-        return cls(Message.GET, ("GET " + checked_key(wire, key),))
+        longest = wire.text_size - len("GET ")  # others may have stored what they cannot delete
+        return cls(Message.GET, ("GET " + checked("key", key, 1, longest),))
 
     @classmethod
     def delete(cls, wire: Wire, key: str) -> "Command":

@@ -13,6 +13,7 @@ from tests.program import run as program
 from .caller import Use, use
 from .crowd import Crowd, gather
 from .growth import Cost, grow
+from .plain import compare, report
 from .report import document, table
 from .rows import FULL, QUICK, Prepared, Result, Row, Scale, Side, measure, rows
 from .servers import OURS, UVLOOP, Process, names
@@ -87,14 +88,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the servers would live on
     scale = QUICK if options.quick else FULL
     results, crowd, costs, uses = run(scale)
+    gains = compare(scale, lambda: None)
     if options.quick:
         print("A quick run: good for seeing that it works, too short for good figures.\n")
     print(table(scale, results, crowd, costs, uses))
+    if gains:
+        print(f"\n{report(gains)}")
     if UVLOOP not in results[0].samples:
         print("\nuvloop is not installed here, and was left out.")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(document(results, crowd, costs, uses), file, indent=2)
+            found = document(results, crowd, costs, uses)
+            json.dump(found | {"gains": [vars(gain) for gain in gains]}, file, indent=2)
     return 0
 
 

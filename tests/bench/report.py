@@ -5,6 +5,8 @@ import platform
 import textwrap
 from pathlib import Path
 
+from kv.protocol.cipher import ARITHMETIC
+
 from . import caller, growth
 from .crowd import ALONE, AMONG, Crowd
 from .rows import Result, Scale
@@ -68,8 +70,8 @@ def arithmetic(results: list[Result]) -> str:
     """The limit."""
     opens, seals = bare(results)
     return (
-        f"bare arithmetic on one core: {opens:,.0f} public-key operations (pow) a second,\n"
-        f"{seals:,.0f} private-key operations (PrivateKey.blinded_decrypt) a second"
+        f"bare arithmetic ({ARITHMETIC}) on one core: {opens:,.0f} public-key operations a second\n"
+        f"and {seals:,.0f} private-key operations a second"
     )
 
 

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 
 import rsa
 
-from .lines import EXPONENT, WIDTH, WIRE, Sealer
+from kv.protocol.cipher import EXPONENT, power, private_operation
+
+from .lines import WIDTH, WIRE, Sealer
 from .load import Connection, Figures, Script, Wrong, connect, converse, drive
 from .servers import Process
 
@@ -290,8 +292,8 @@ _BLOCKS = [random.randrange(_KEY.n) for _ in range(1000)]
 def arithmetic(seconds: float = 0.02) -> tuple[float, float]:
     """Bare public-key and private-key operations per second of processor time."""
     return (
-        _per_second(lambda block: pow(block, EXPONENT, _KEY.n), seconds),
-        _per_second(_KEY.blinded_decrypt, seconds),
+        _per_second(lambda block: power(block, EXPONENT, _KEY.n), seconds),
+        _per_second(private_operation(_KEY), seconds),
     )
 
 

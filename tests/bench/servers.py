@@ -194,17 +194,29 @@ COMPETITORS = {
 # --- Seen from the benchmark ----------------------------------------------------------------
 
 
+#: Runs a module as `python -m` does, in a process that finds no gmpy2.
+PLAIN = (
+    "import runpy, sys; sys.modules['gmpy2'] = None; sys.argv.pop(0);"
+    " runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
+
+def plainly(arguments: list[str], plain: bool) -> list[str]:
+    """What Python is told to run a module; if `plain`, without gmpy2."""
+    return ["-c", PLAIN, *arguments] if plain else ["-m", *arguments]
+
+
 class Process:
     """A server in a process of its own. Use as a context manager."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, plain: bool = False) -> None:
         self.name = name
         if name == OURS:  # default settings; its log says which port it was given
             arguments, extra = ["kv", "server", "--port", "0"], {}
         else:
             arguments, extra = ["tests.bench.servers", name], MALLOC
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [sys.executable, *plainly(arguments, plain)],
             cwd=ROOT,
             env=os.environ | extra,
             stdout=subprocess.PIPE,
