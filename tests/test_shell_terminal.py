@@ -167,7 +167,7 @@ def test_a_refused_command_is_explained_and_the_session_goes_on(start: Start) ->
     )
     assert "is not a command" in terminal.line("hello")
     assert "not an ASCII character" in terminal.line("GET caf\u00e9")
-    assert "259 characters" in terminal.line("GET " + "k" * 259)
+    assert "262 characters" in terminal.line("GET " + "k" * 262)
     assert terminal.line("GET x") == "1\n"
     terminal.press(CTRL_D)
     assert terminal.end()[1] == 1

@@ -33,7 +33,7 @@ class Hold(Flag):
 
     PEER = auto()  # it does not take its replies (8)
     TURN = auto()  # others are first (22)
-    OWNER = auto()  # it waits for somebody else's answer (54)
+    OWNER = auto()  # it waits for somebody else's answer
 
 
 class Event(Enum):

@@ -205,7 +205,7 @@ class Stream:
             self._release(error)
 
     def wait(self) -> None:
-        """Holds further lines back until `go_on`: the owner waits for somebody else (54)."""
+        """Holds further lines back until `go_on`: the owner waits for somebody else."""
         self.holds |= Hold.OWNER
         self._settle_soon()
 

@@ -200,11 +200,11 @@ class Taps:
             text.append(f"{len(data)} of {size} octets" if data else "the end: their FIN")
             return data
 
-    def _send(self, call: Any, sock: Any, data: bytes) -> int:
+    def _send(self, call: Any, sock: Any, data: bytes, *flags: int) -> int:
         if not self.name(sock):
-            return int(call(sock, data))
+            return int(call(sock, data, *flags))
         with self._trace.timed(self.name(sock), "send", "") as text:
-            sent: int = call(sock, data)
+            sent: int = call(sock, data, *flags)
             text.append(f"{sent} of {len(data)} octets")
             return sent
 

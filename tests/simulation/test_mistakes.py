@@ -9,6 +9,7 @@ import dataclasses
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -27,33 +28,30 @@ SEEDS = 300
 
 def ignore_a_short_send() -> AbstractContextManager[object]:
     """`send` returns how much it took; here whoever called it takes no notice."""
-    flush = Stream.flush
+    send = Stream._send
 
     def hopeful(self: Stream) -> None:
-        before = self.unsent
-        flush(self)
-        if self.unsent < before:
-            self._outgoing.clear()
-            flush(self)
+        send(self)
+        self._unsent, self._full = b"", False
 
-    return mock.patch.object(Stream, "flush", hopeful)
+    return mock.patch.object(Stream, "_send", hopeful)
 
 
 def leave_lines_that_were_read() -> AbstractContextManager[object]:
     """What is left over after a quantum is not scheduled: no readiness event will tell of it."""
-    return mock.patch.object(Stream, "_schedule", lambda _: None)
+    return mock.patch.object(Stream, "_await_turn", lambda _: None)
 
 
 def keep_the_id_on_reset() -> AbstractContextManager[object]:
     """Only a client that says DISCONNECT gives back its id; one that is reset does not."""
     closed = kv.server.Connection.closed
 
-    def forgetful(self: kv.server.Connection, error: Exception | None) -> None:
+    def forgetful(self: kv.server.Connection, error: Exception | None, ours: bool) -> None:
         if isinstance(error, ConnectionResetError):
             self._deadline.cancel()
             self._server.forget(self)
         else:
-            closed(self, error)
+            closed(self, error, ours)
 
     return mock.patch.object(kv.server.Connection, "closed", forgetful)
 
@@ -68,9 +66,15 @@ def write_without_bound() -> AbstractContextManager[object]:
     init = Stream.__init__
 
     def generous(
-        self: Stream, reactor: Reactor, sock: socket.socket, owner: Owner, limits: Limits
+        self: Stream,
+        reactor: Reactor,
+        sock: socket.socket,
+        owner: Owner,
+        limits: Limits,
+        *rest: Any,
     ) -> None:
-        init(self, reactor, sock, owner, dataclasses.replace(limits, high_water=1_000_000_000))
+        limits = dataclasses.replace(limits, high_water=1_000_000_000)
+        init(self, reactor, sock, owner, limits, *rest)
 
     return mock.patch.object(Stream, "__init__", generous)
 
