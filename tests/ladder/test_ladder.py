@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from . import picture
-from .grid import LEGEND, STEPS, Cell, Step, expected, tried_by_all
+from .grid import LEGEND, STEPS, Cell, Step, descriptors, expected, tried, tried_by_all
 from .server import ROOT
 from .troupe import TROUPE, Peer
 
@@ -32,8 +32,11 @@ def grid() -> dict[tuple[int, str], Cell]:
 def test_a_step_and_a_peer_end_as_the_grid_says(
     grid: dict[tuple[int, str], Cell], step: Step, peer: Peer
 ) -> None:
-    cell = grid[step.number, peer.name]
-    assert cell.word == expected(step)[peer.name], cell.told
+    cell, word = grid[step.number, peer.name], expected(step)[peer.name]
+    if cell.word != word:  # on a busy machine a mistake may need another chance to show: alone
+        with descriptors():
+            cell = tried(step.program[0], peer, word)
+    assert cell.word == word, cell.told
 
 
 def test_each_step_survives_somebody_whom_the_last_one_did_not() -> None:
