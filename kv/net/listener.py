@@ -16,7 +16,6 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 from kv.net.address import Address, resolve, shown
 from kv.net.log import PEERS
@@ -124,14 +123,16 @@ class Listener:
         if not self.listening:
             return 0
         refused = 0
-        try:
-            while refused < BACKLOG:
-                with suppress(ConnectionAbortedError):
-                    self._sock.accept()[0].close()
-                    refused += 1
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:  # no descriptor, so nobody knows how many there are
+        for _ in range(BACKLOG):
+            try:
+                self._sock.accept()[0].close()
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                if error.errno in DEAD_CONNECTION:
+                    continue
+                refused += 1  # no descriptor, so nobody knows how many there are
+                break
             refused += 1
         self.close()
         return refused
