@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from kv.errors import Violation
 from kv.net.address import Address, shown
-from kv.net.directions import Incoming
 from kv.net.listener import Listener
 from kv.net.log import PEERS, plural
 from kv.net.owner import Limits, Stalled, TlsError
@@ -21,6 +20,7 @@ from kv.net.reactor import Reactor
 from kv.net.stream import Stream
 from kv.net.turns import BUDGET, QUANTUM, UNSENT, Turns
 from kv.protocol.conversation import ServerConversation, Service
+from kv.protocol.messages import State
 
 if TYPE_CHECKING:
     from kv.net.tls import Tls
@@ -155,6 +155,12 @@ class Connection:
         self._server.sweep_soon()
         self._deadline.cancel()
         self.stream.close()
+
+    def leave(self) -> bool:
+        """Closes at once; whether it was still to be answered. Delivery is the kernel's matter."""
+        self._deadline.cancel()  # it may be due in this very turn
+        self.stream.leave()
+        return self.conversation.state is not State.CLOSED
 
     def _handshake_timed_out(self) -> None:
         seconds = self._server.settings.handshake_timeout
@@ -295,8 +301,7 @@ class Server:
     def _cut_short(self) -> None:
         """The time for a stop is over: whoever is left does not get everything."""
         for connection in list(self.connections):
-            unanswered = connection.stream.incoming is not Incoming.DISCARDING
-            connection.stream.leave()
+            unanswered = connection.leave()
             self.cut_short += unanswered and not connection.stream.undelivered
         # Now there are descriptors again: who still waits may be waiting for one (18).
         self.cut_short += sum(listener.refuse() for listener in self._listeners)

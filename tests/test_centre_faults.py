@@ -137,6 +137,16 @@ def test_those_for_whom_there_is_no_descriptor_at_a_stop_are_counted() -> None:
         assert h.server.cut_short == 4
 
 
+def test_a_deadline_that_passes_right_after_the_end_of_a_stop_finds_a_closed_socket() -> None:
+    with house(idle_timeout=5) as h:
+        h.owed(600)
+        h.server.stop(4.9)
+        h.settle()
+        h.wait(5)  # a late loop runs both timers in one turn, the stop's first
+        assert not h.server.connections
+        assert (h.server.cut_short, h.server.drops) == (1, {})
+
+
 # --- deadlines -------------------------------------------------------------------------------
 
 
