@@ -93,6 +93,7 @@ class Signals:
         self._raised: dict[int, int] = {}  # number -> the turn in which it was
         self.waiting = False  # one comes in the midst of the next system call
         self.asked = 0  # calls that other threads have asked for
+        self._asked_at = 0.0
         self._unheard = (0, 0)  # how many of them have waited, and since which turn
 
     def socketpair(self) -> tuple[Receiver, Sender]:
@@ -141,9 +142,17 @@ class Signals:
         elif self.kernel.selector.turns > since + 2:
             raise Failure(f"{self.asked} calls that another thread has asked for are not made")
 
+    def ask(self) -> Callable[[], object]:
+        """The call that another thread is about to ask for."""
+        self.asked += 1
+        self._asked_at = self.kernel.now
+        return self.answered
+
     def answered(self) -> None:
         """The loop makes a call that another thread has asked for."""
         self.asked -= 1
+        if self.kernel.now > self._asked_at + 1000 * self.kernel.dice.cost + 1e-6:
+            raise Failure("the loop slept on when another thread had asked for a call")
         self.kernel.activity += 1
 
     @contextmanager

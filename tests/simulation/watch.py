@@ -18,7 +18,7 @@ from kv.protocol.ready import REMEMBERED
 from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
-from .model import LONGEST_MESSAGE, meaning_of
+from .model import meaning_of
 from .sockets import Socket, failure, unacknowledged
 from .watched import WatchedConnection, WatchedStream
 
@@ -44,7 +44,7 @@ class Watch:
         self.mistakes: list[Exception] = []  # made and not yet logged
         self.short = [0, 0]  # how many a stop cut short: at least, and at the most
         self._queued: list[Socket] = []  # who waited to be accepted when the stop began
-        self._work = (-1, 0)  # turn, and the units of work in it
+        self._work = [-1, 0, 0]  # turn, units of work in it, messages beyond its budget
         self._account = (-1, 0)  # messages handled and connections ended, when it was last added up
 
     def between_turns(self) -> None:
@@ -59,19 +59,22 @@ class Watch:
         self._check_sessions()
         self._check_listeners()
 
-    def worked(self, done: int) -> None:
-        """A turn's work is bounded in total.
+    def begins_work(self, allowed: int) -> None:
+        """A turn's work is bounded in total: nobody is allowed more than what is left of it.
 
-        Its budget may be used up but for the last unit when a message begins. Half of it belongs
-        to those who wait. If one message takes more than that, one of them gets its own all the
-        same.
+        If nothing is left when the queue's part of the turn begins, one message is served.
         """
-        turn, work = self._work
-        before = work if turn == self.kernel.selector.turns else 0
-        self._work = self.kernel.selector.turns, before + done
-        budget = self.settings.budget
-        if before + done >= budget + LONGEST_MESSAGE * (1 if budget > 2 * LONGEST_MESSAGE else 2):
-            raise Failure(f"{before + done} units of work in one turn")
+        if self._work[0] != self.kernel.selector.turns:
+            self._work = [self.kernel.selector.turns, 0, 0]
+        _, done, beyond = self._work
+        left = self.settings.budget - done
+        if allowed > max(1, left) or (left <= 0 and beyond):
+            raise Failure(f"{allowed} units of work more in a turn in which {done} are done")
+        self._work[2] += left <= 0
+
+    def worked(self, done: int) -> None:
+        """So many units of work were done."""
+        self._work[1] += done
 
     def gone(self, connection: WatchedConnection) -> None:
         """A connection was closed: had it got everything, or was it cut short by the stop?"""

@@ -245,6 +245,7 @@ class WatchedConnection(kv.server.Connection):
                 raise Failure(f"{self.client.name}: lines for {self.stream.holds}")
             if budget < 1:
                 raise Failure(f"{self.client.name}: a budget of {budget}")
+            self.watch.begins_work(budget)
             before = self.client.handled
             done = super().lines_received(map(self._line_received, lines), budget)
             if not self.client.handled - before <= done < budget + LONGEST_MESSAGE:

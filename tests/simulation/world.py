@@ -54,7 +54,7 @@ def settings(rng: Random) -> Settings:
     return Settings(
         max_connections=rng.choice((1, 2, 4, 100)),
         handshake_timeout=rng.choice((3.0, 10.0)),
-        idle_timeout=rng.choice((0, 0, 5.0, 60.0)),
+        idle_timeout=rng.choice((0, 3.0, 60.0)),
         quantum=rng.choice((1, 100, 1000, 5000)),
         budget=rng.choice((1, 1000, 10_000)),
         unsent=rng.choice((0, 3000, 32_000_000, 32_000_000)),
@@ -196,8 +196,7 @@ class World:
             if self.rng.random() < 0.5:
                 self._comes(signal.SIGUSR1)
             else:
-                self.signals.asked += 1
-                self.reactor.call_soon_threadsafe(self.signals.answered)
+                self.reactor.call_soon_threadsafe(self.signals.ask())
         if self.rng.random() < 0.3:
             self.terminate()
 
