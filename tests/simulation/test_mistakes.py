@@ -129,11 +129,6 @@ def judge_a_stall_by_what_send_takes() -> AbstractContextManager[object]:
     return mock.patch.object(Stream, "_acknowledged", lambda self: self.sent)
 
 
-def call_idle_whoever_waits_for_us() -> AbstractContextManager[object]:
-    """The idle deadline looks at the last message only."""
-    return mock.patch.object(Stream, "owes", False)
-
-
 def tell_of_the_drain_only_after_being_held_up() -> AbstractContextManager[object]:
     """There are two ways to nothing unsent, and this is the one that comes to mind."""
     account = Stream._account
@@ -257,7 +252,6 @@ MISTAKES = (
     count_nobody_whose_connection_was_lost_meanwhile,
     stop_listening_at_once,
     judge_a_stall_by_what_send_takes,
-    call_idle_whoever_waits_for_us,
     tell_of_the_drain_only_after_being_held_up,
     let_an_owners_exception_end_the_loop,
     let_an_owners_exception_vanish,

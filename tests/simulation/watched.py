@@ -145,11 +145,10 @@ class WatchedConnection(kv.server.Connection):
         elif not ready or not self.unhampered or served != self.served or self.sim.dead:
             ready = Hold.TURN in self.stream.holds and served == self.served
         self.served = served
-        waiting = self.watch.world.server.turns.waiting
         if not ready:
             self.turns_waiting = 0
         elif not self.turns_waiting:
-            self.turns_waiting, self.patience = 1, waiting + 3
+            self.turns_waiting, self.patience = 1, len(self.watch.connections) + 2
         else:
             self.turns_waiting += 1
             if self.turns_waiting > self.patience:
