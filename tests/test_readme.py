@@ -329,6 +329,7 @@ def test_any_other_command_ends_well(clone: Path, command: str) -> None:
             trace.wait(PATIENCE)
         finally:
             end(trace)
+    command = command.partition("#")[0].rstrip()
     line = f"{command} {SHORTER.get(command, '')}"
     done = subprocess.run(
         ["sh", "-c", line], cwd=clone, env=ENVIRONMENT, capture_output=True, timeout=30
