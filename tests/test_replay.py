@@ -192,7 +192,7 @@ def test_a_click_on_the_strip_goes_there(browser: Browser, shown: Path) -> None:
         "(() => { const { strip, history } = page.lanes[0], step = history.steps[page.at];"
         " return strip.canvas.getBoundingClientRect().x + strip.x(step.end); })()"
     )
-    assert abs(there - spot["x"]) <= 2  # steps can be closer to each other than two pixels
+    assert abs(there - spot["x"]) <= 5  # pixels: steps can be closer to each other than that
 
 
 def test_what_peers_say_is_text_and_nothing_else(browser: Browser, shown: Path) -> None:

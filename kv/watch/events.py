@@ -23,6 +23,7 @@ more than its last line and the bracket.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeAlias
@@ -122,7 +123,10 @@ class Writer:
             if self._file is not None:
                 act(self._file)
         except OSError as error:
-            self._file = None
+            file, self._file = self._file, None
+            if file is not None:
+                with suppress(OSError):  # what is still in its buffer cannot be written, either
+                    file.close()
             self._failed(error)
 
 

@@ -82,6 +82,6 @@ class TestAnnounced(Pitfall):
                 h.settle()
             each = (resident() - before) // 100
         told = f"each costs {each // 1024} KiB"
-        if each > 64 * 1024:
+        if each > 100 * 1024:  # both ends are in this process: 60 without, 180 with it
             raise Failure(told)
         return told
