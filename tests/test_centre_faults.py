@@ -324,19 +324,6 @@ def test_signals_that_the_starter_has_ignored_stay_ignored(
     assert server.wait() == 0
 
 
-def test_sighup_ends_the_server_as_politely_as_sigterm(
-    start_server: StartServer, peer: MakePeer
-) -> None:
-    server = start_server()
-    client = peer(port=server.port)
-    with asleep(server):
-        client.send_text(*["GET nothing"] * 1000)
-        server.signal(signal.SIGHUP)
-    assert client.read_texts_to_end() == ["GET: ERROR"] * 1000
-    client.close()
-    assert server.wait() == 0
-
-
 def test_statistics_are_told_at_any_log_level(start_server: StartServer) -> None:
     server = start_server("--log-level", "error", listening=False)
     wait_until(lambda: caught(server, signal.SIGUSR1), "the server to listen for SIGUSR1")

@@ -286,7 +286,7 @@ def asleep(server: Server) -> Any:
         server.signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP])
 def test_every_message_that_had_arrived_when_the_signal_came_is_answered(
     start_server: StartServer, peer: MakePeer, number: int
 ) -> None:

@@ -23,7 +23,7 @@ owner calls never calls it back: it changes states, and the stream does the rest
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import length_hint
 from typing import TYPE_CHECKING
@@ -64,17 +64,8 @@ class Stream:
     """A connected socket in the loop. Takes the socket over and closes it in the end."""
 
     __slots__ = (
-        *(
-            "_allowance",
-            "_backlog",
-            "_deadline",
-            "_error",
-            "_farewell",
-            "_full",
-            "_limits",
-            "_lines",
-            "_mark",
-        ),
+        *("_allowance", "_backlog", "_deadline", "_error", "_farewell", "_full", "_limits"),
+        *("_lines", "_mark"),
         *("_owner", "_reactor", "_registration", "_running", "_settled"),
         *("_sock", "_timer", "_told", "_turns", "_unsent", "_until"),
         *("heard", "holds", "incoming", "outgoing", "received", "sent", "tls", "undelivered"),
@@ -234,31 +225,32 @@ class Stream:
 
     def take_turn(self) -> None:
         """Its turn has come: goes on with what waits, or reads, if it could not do so before."""
-        self._running = True
-        try:
-            self.holds &= ~Hold.TURN
-            if self.holds is NO_HOLD:
-                if self._lines.waiting:
-                    self._hand_over(self._lines.next())
-                elif self.incoming is Incoming.DRAINING or (
-                    self.incoming is OPEN and not self._registration.interest & READ
-                ):
-                    self._read()
-            self._settle()
-        except Exception as error:
-            self._failed(error)
-        self._running = False
+        self._guarded(self._turn_has_come)
 
     def _timed_out(self) -> None:
+        self._guarded(self._deadline_passed)
+
+    def _guarded(self, act: Callable[[], object]) -> None:
         self._running = True
         try:
-            self._deadline_passed()
+            act()
             self._settle()
         except Exception as error:
             self._failed(error)
         self._running = False
 
     # Reading
+
+    def _turn_has_come(self) -> None:
+        self.holds &= ~Hold.TURN
+        if self.holds is not NO_HOLD:
+            return
+        if self._lines.waiting:
+            self._hand_over(self._lines.next())
+        elif self.incoming is Incoming.DRAINING or (
+            self.incoming is OPEN and not self._registration.interest & READ
+        ):
+            self._read()
 
     def _read(self) -> None:
         turns, size = self._turns, self._limits.read_size
@@ -334,9 +326,8 @@ class Stream:
     def _hand_over(self, lines: Iterator[bytes]) -> None:
         """Hands lines to the owner, as many as its share of this turn allows."""
         turns, allowed = self._turns, lines
-        if (
-            turns.unsent or self._limits.scarce
-        ):  # replies to so many lines fit in what may be left unsent
+        if turns.unsent or self._limits.scarce:
+            # Replies to so many lines fit in what may be left unsent.
             room = max(0, self._high_water() - len(self._unsent))
             allowed = islice(lines, 1 + room // self._limits.line_size)
         self.heard = self._reactor.woken
@@ -405,7 +396,6 @@ class Stream:
 
     def _step(self, event: Event) -> None:
         """The one door for transitions. Raises `RuntimeError` if there is none."""
-        self._settled = False
         before, sending = self.incoming, self.outgoing
         self.incoming, self.outgoing = after(event, before, sending)
         if self.incoming is Incoming.DRAINING and before is OPEN:
@@ -417,8 +407,7 @@ class Stream:
             farewell = self._farewell - (sending is not Outgoing.SHUT)
             self.undelivered = max(0, held - farewell)
             self._unsent = b""
-        if not self._running:
-            self._settle_soon()
+        self._settle_soon()
 
     def _end(self, event: Event) -> None:
         """No more lines will come; the owner is told when it has those that there are."""

@@ -69,11 +69,6 @@ class Turns:
         """The octets that one stream may leave unsent, as far as the others leave room."""
         return max(0, self._unsent_limit - self.unsent) // 8
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for their turn."""
-        return len(self._queue)
-
     def wait(self, stream: Waiting) -> None:
         """Puts a stream at the end of the queue. The caller sees to it that it is there once."""
         if not self._queue and not self._serving:
