@@ -66,7 +66,7 @@ class Connection:
         self._deadline = reactor.call_later(settings.handshake_timeout, self._handshake_timed_out)
 
     def __str__(self) -> str:
-        client_id, tls = self.conversation.client_id, self.stream.tls
+        client_id, tls = self.conversation.client_id, self.stream.transport.tls
         where = f"{client_id!r} at {self._address}" if client_id else self._address
         return f"{where}, certificate {tls.peer!r}" if tls is not None and tls.peer else where
 
@@ -133,7 +133,7 @@ class Connection:
             peers.debug("%s disconnected", self)
             self._close()
             return
-        if self.stream.tls is not None and self.stream.tls.peer:
+        if self.stream.transport.tls is not None and self.stream.transport.tls.peer:
             peers.info("%s has a session", self)
         if self._server.settings.idle_timeout:
             self._wait_for_a_message(self._server.settings.idle_timeout)
@@ -247,7 +247,7 @@ class Server:
         del self.connections[connection]
         self.sweep_soon()
         self._gone.update(counted(connection.stream))
-        self.cut_short += self._stopping and connection.stream.undelivered > 0
+        self.cut_short += self._stopping and connection.stream.transport.undelivered > 0
         self._stop_if_done()
 
     def statistics(self) -> str:
@@ -302,7 +302,7 @@ class Server:
         """The time for a stop is over: whoever is left does not get everything."""
         for connection in list(self.connections):
             unanswered = connection.leave()
-            self.cut_short += unanswered and not connection.stream.undelivered
+            self.cut_short += unanswered and not connection.stream.transport.undelivered
         # Now there are descriptors again: who still waits may be waiting for one (18).
         self.cut_short += sum(listener.refuse() for listener in self._listeners)
         self._stop_if_done()
@@ -318,4 +318,8 @@ class Server:
 
 def counted(stream: Stream) -> dict[str, int]:
     """A stream's counts."""
-    return {"lines": stream.lines, "received": stream.received, "sent": stream.sent}
+    return {
+        "lines": stream.lines,
+        "received": stream.transport.received,
+        "sent": stream.transport.sent,
+    }

@@ -170,7 +170,7 @@ def test_a_connection_holds_little_in_the_kernel_and_is_probed() -> None:
     with house() as h:
         h.guest().connect()
         (connection,) = h.server.connections
-        sock = connection.stream._sock
+        sock = connection.stream.transport.sock
         assert not sock.getblocking()
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * KERNEL_BUFFER

@@ -36,7 +36,7 @@ class TestKeepalive(Pitfall):
         with house() as h:
             h.guest().connect()
             (connection,) = h.server.connections
-            sock = connection.stream._sock
+            sock = connection.stream.transport.sock
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             times = {option: sock.getsockopt(socket.IPPROTO_TCP, option) for option in KEEPALIVE}
             assert times == KEEPALIVE

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import kv.net.stream
 import kv.server
 from kv.net import tcp
 from kv.net.listener import RETRY
@@ -20,7 +21,7 @@ from kv.protocol.store import ENTRY, SESSION
 from .kernel import Failure
 from .model import meaning_of
 from .sockets import Socket, failure, unacknowledged
-from .watched import WatchedConnection, WatchedStream
+from .watched import WatchedConnection, WatchedStream, WatchedTransport
 
 if TYPE_CHECKING:
     from .world import World
@@ -182,6 +183,7 @@ class Watch:
         with (
             mock.patch.object(kv.server, "Connection", WatchedConnection),
             mock.patch.object(kv.server, "Stream", WatchedStream),
+            mock.patch.object(kv.net.stream, "Transport", WatchedTransport),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
             mock.patch.object(tcp, "failure", failure),
             self.world.signals.in_place(),
