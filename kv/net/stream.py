@@ -313,7 +313,7 @@ class Stream:
                 self._release(transport.error)
             self._told = Told.CLOSED
             self._owner.closed(transport.error, ours=False)
-        elif self._lingers() and transport.allowance <= 0:
+        elif transport.lingers and transport.allowance <= 0:
             self.leave()
         else:
             return False
@@ -359,12 +359,8 @@ class Stream:
             self._patience.cancel()
             self._patience = None
         if due is not None:
-            transport, limits = self.transport, self._limits
-            transport.allowance = limits.linger_size
-            self._patience = Patience(due, self._reactor, transport, limits, self._timed_out)
-
-    def _lingers(self) -> bool:
-        return self._patience is not None and self._patience.due is Deadline.LINGER
+            waits_with = self._reactor, self.transport, self._limits
+            self._patience = Patience(due, *waits_with, self._timed_out)
 
     def _deadline_passed(self) -> None:
         """While the kernel still delivers our last replies, closing can wait (37)."""

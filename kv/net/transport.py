@@ -55,7 +55,7 @@ class Transport:
         self.undelivered = 0  # octets that the peer cannot have got, known once it is closed
         self.overhead = 0  # octets of TLS that carried no plaintext
         self._linger_size = linger_size
-        self.allowance = 0  # octets that may still be read while draining or lingering
+        self.allowance = 0  # octets that may still be read in these states, while draining or lingering
         self._farewell = 1  # octets, as the kernel counts, that owe nobody anything: FIN's
         if tls is not None:
             self.unsent = tls.pending()
@@ -65,7 +65,7 @@ class Transport:
         before, sending = self.incoming, self.outgoing
         self.incoming, self.outgoing = after(event, before, sending)
         self.changed = True
-        if self.incoming is Incoming.DRAINING and before is OPEN:
+        if (self.incoming, self.outgoing) != (before, sending):
             self.allowance = self._linger_size
         if self.outgoing is Outgoing.BROKEN is not sending:
             held = len(self.unsent) + (tcp.unacknowledged(self.sock) or 0)
@@ -210,6 +210,11 @@ class Transport:
     def acknowledged(self) -> int:
         """The octets that the peer's kernel has, as far as ours can tell."""
         return self.sent - (tcp.unacknowledged(self.sock) or 0)
+
+    @property
+    def lingers(self) -> bool:
+        """Whether our side has ended, and what the peer sends is thrown away until it ends, too."""
+        return self.incoming is DISCARDING and self.outgoing is Outgoing.SHUT
 
     @property
     def lacks(self) -> bool:
