@@ -13,8 +13,9 @@ from kv.errors import ConnectRefused, Violation
 from kv.net.address import Address, shown
 from kv.net.connector import Connector
 from kv.net.owner import Limits
-from kv.net.reactor import Reactor, Timer
+from kv.net.reactor import Reactor
 from kv.net.stream import Stream
+from kv.net.timers import Timer
 from kv.net.turns import Turns
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.conversation import ClientConversation

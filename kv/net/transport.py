@@ -55,7 +55,7 @@ class Transport:
         self.undelivered = 0  # octets that the peer cannot have got, known once it is closed
         self.overhead = 0  # octets of TLS that carried no plaintext
         self._linger_size = linger_size
-        self.allowance = 0  # octets that may still be read in these states, while draining or lingering
+        self.allowance = 0  # octets that may still be read: draining and lingering have a bound
         self._farewell = 1  # octets, as the kernel counts, that owe nobody anything: FIN's
         if tls is not None:
             self.unsent = tls.pending()

@@ -21,8 +21,9 @@ from kv.net import directions
 from kv.net.directions import Hold
 from kv.net.listener import Listener
 from kv.net.owner import Limits, Owner, Told
-from kv.net.reactor import READ, Callback, Reactor, Registration
+from kv.net.reactor import READ, Reactor, Registration
 from kv.net.stream import Stream
+from kv.net.timers import Callback
 from kv.net.transport import Transport
 from kv.net.turns import Turns
 
