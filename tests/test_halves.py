@@ -14,6 +14,8 @@ JOINS = {
     "caller",
     "client",
     "link",
+    "options",
+    "owner",
     "process",
     "screen",
     "server",

@@ -15,7 +15,7 @@ import kv.net.stream
 import kv.server
 from kv.net import tcp
 from kv.net.listener import RETRY
-from kv.protocol.ready import REMEMBERED
+from kv.protocol.ready import REMEMBERED, TABLES
 from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
@@ -114,7 +114,7 @@ class Watch:
                 REMEMBERED + len(str(meaning_of(line)).removeprefix("GET ")) + len(line + reply)
                 for session in store.sessions.values()
                 for line, reply in session.answers.items()
-            )
+            ) + TABLES * sum(1 for session in store.sessions.values() if session.answers)
             if lines != store.remembered or lines > store.capacity // 8:
                 raise Failure(f"{store.remembered} octets charged for lines, {lines} kept")
             if not kept == store.used == model.used():
