@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import kv.connection
 import kv.server
 from kv.net import tcp
 from kv.net.listener import RETRY
@@ -181,7 +182,7 @@ class Watch:
         WatchedConnection.watch = self
         with (
             mock.patch.object(kv.server, "Connection", WatchedConnection),
-            mock.patch.object(kv.server, "Stream", WatchedStream),
+            mock.patch.object(kv.connection, "Stream", WatchedStream),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
             mock.patch.object(tcp, "failure", failure),
             self.world.signals.in_place(),
