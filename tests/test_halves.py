@@ -13,6 +13,7 @@ JOINS = {
     "__main__",
     "caller",
     "client",
+    "connection",
     "link",
     "options",
     "owner",

@@ -290,7 +290,7 @@ def test_a_client_whose_connection_cannot_be_set_up_is_dropped_and_the_rest_get_
 ) -> None:
     with house() as h:
         with monkeypatch.context() as patch:
-            patch.setattr("kv.server.ServerConversation", None)
+            patch.setattr("kv.connection.ServerConversation", None)
             guest = h.guest()
             h.settle()
         assert guest.ended and not h.server.connections

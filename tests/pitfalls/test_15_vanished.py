@@ -19,8 +19,8 @@ import socket
 
 from house import House, house
 
+from kv.connection import Connection
 from kv.net.tcp import KEEPALIVE
-from kv.server import Connection
 
 from .pitfall import Failure, Pitfall
 
@@ -54,7 +54,7 @@ class TestIdle(Pitfall):
 
     usually = "a client that never speaks again keeps its place for ever"
     handled = Connection._idled
-    naive = {"kv.server.Connection._idled": idled}
+    naive = {"kv.connection.Connection._idled": idled}
 
     def scenario(self) -> str:
         def after(h: House, seconds: float) -> str:

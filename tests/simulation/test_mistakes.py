@@ -15,8 +15,8 @@ from unittest import mock
 
 import pytest
 
+import kv.connection
 import kv.net.stream
-import kv.server
 from kv.net import directions
 from kv.net.directions import Hold
 from kv.net.listener import Listener
@@ -52,16 +52,16 @@ def leave_lines_that_were_read() -> AbstractContextManager[object]:
 
 def keep_the_id_on_reset() -> AbstractContextManager[object]:
     """Only a client that says DISCONNECT gives back its id; one that is reset does not."""
-    closed = kv.server.Connection.closed
+    closed = kv.connection.Connection.closed
 
-    def forgetful(self: kv.server.Connection, error: Exception | None, ours: bool) -> None:
+    def forgetful(self: kv.connection.Connection, error: Exception | None, ours: bool) -> None:
         if isinstance(error, ConnectionResetError):
             self._deadline.cancel()
             self._server.forget(self)
         else:
             closed(self, error, ours)
 
-    return mock.patch.object(kv.server.Connection, "closed", forgetful)
+    return mock.patch.object(kv.connection.Connection, "closed", forgetful)
 
 
 def spin_when_out_of_descriptors() -> AbstractContextManager[object]:

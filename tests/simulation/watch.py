@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import kv.connection
 import kv.net.stream
 import kv.server
 from kv.net import tcp
@@ -182,7 +183,7 @@ class Watch:
         WatchedConnection.watch = self
         with (
             mock.patch.object(kv.server, "Connection", WatchedConnection),
-            mock.patch.object(kv.server, "Stream", WatchedStream),
+            mock.patch.object(kv.connection, "Stream", WatchedStream),
             mock.patch.object(kv.net.stream, "Transport", WatchedTransport),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
             mock.patch.object(tcp, "failure", failure),

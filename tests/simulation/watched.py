@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import kv.connection
 import kv.server
 from kv.net import directions
 from kv.net.directions import Deadline, Event, Hold, Incoming, Outgoing
@@ -41,7 +42,7 @@ MISTAKES = (
 )
 
 
-class WatchedConnection(kv.server.Connection):
+class WatchedConnection(kv.connection.Connection):
     """A connection, its client, and what is known about it from outside."""
 
     watch: ClassVar["Watch"]  # of the world that runs now
