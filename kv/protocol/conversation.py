@@ -30,8 +30,9 @@ from kv.protocol.store import Session, Store
 
 #: What is looked up while any line may be a value.
 NOTHING_READY: dict[bytes, bytes] = {}
-#: CPython 3.11 takes 80 ns to look a member up in its enum, four times what a global takes.
-AWAITING_COMMAND = State.AWAITING_COMMAND
+#: CPython 3.11 takes 80 ns to look a member up in its enum, four times what globals take.
+AWAITING_COMMAND, AWAITING_PUT_VALUE = State.AWAITING_COMMAND, State.AWAITING_PUT_VALUE
+PUT, VALUE = Message.PUT, Message.VALUE
 
 
 def opened(peer: PublicKey, line: bytes) -> str:
@@ -90,7 +91,7 @@ class ServerConversation:
         replies to earlier lines in `replies`; the conversation is then closed and the session gone.
         The same holds, without an error, after the reply to DISCONNECT: look at `state`.
         """
-        before, session = len(replies), self.session
+        before, session, state = len(replies), self.session, self.state
         self.work = 0  # beyond one unit for each reply
         known, add = self._ready(), replies.append
         try:
@@ -106,7 +107,8 @@ class ServerConversation:
                     self.work += 1
                 if self.session is not session or self.work + len(replies) - before >= budget:
                     break
-                known = self._ready()
+                if self.state is not state:
+                    state, known = self.state, self._ready()
         except Exception:
             self.work += 1
             self.close()
@@ -155,10 +157,10 @@ class ServerConversation:
                 raise Violation("the key is this server's own")
             self._peer = PublicKey.from_line(line, service.wire.key_bits)
             return Message.KEY, ""
-        self.work += max(0, service.opening * service.wire.blocks(line) - 1)  # none: a violation
+        self.work += service.opening * service.wire.blocks(line) - 1
         text = opened(self._peer, line)
-        if self.session is not None and self.session.pending:
-            return Message.VALUE, text
+        if self.state is AWAITING_PUT_VALUE:
+            return VALUE, text
         return parse(text)
 
     def _sealed_value(self, key: str, line: bytes) -> bytes:
@@ -177,10 +179,10 @@ class ServerConversation:
             return self._shake_hands(message, argument)
         if message is GET:
             return GET_VALUE if argument in session.values else GET_ERROR
-        if message is Message.PUT:
+        if message is PUT:
             session.await_value(argument)
             return Reply.NONE
-        if message is Message.VALUE:
+        if message is VALUE:
             key = session.take_pending()
             # A value that reads GET: ERROR would make the reply to GET ambiguous.
             stored = argument != GET_ERROR and session.put(key, argument)

@@ -15,6 +15,7 @@ one by one in a fixed order, and giving back memory by `copy_bucket`.
 """
 
 from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 #: Entries to a bucket on average: few enough to copy in some ten microseconds, enough to make the
 #: bucket's own 64 octets small.
@@ -40,6 +41,10 @@ class Table(MutableMapping[str, str]):
 
     def __getitem__(self, key: str) -> str:
         return self._bucket(key)[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under `key`, or `default`; what is inherited raises and catches `KeyError`."""
+        return self._bucket(key).get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._bucket(key)
