@@ -412,16 +412,18 @@ def test_a_value_that_cannot_be_carried_is_refused_and_the_put_is_not_sent(
 ) -> None:
     client = start(port=fake.port)
     values = [b"\xff", "caf\u00e9".encode(), b"v" * (LONGEST_TEXT + 1), b"GET: ERROR"]
+    values.append(b"PUT \xff")  # which skips nothing: it is a value
     client.stdin.write(b"".join(b"PUT x\n" + value + b"\n" for value in values) + b"GET y\n")
     client.end_input()
     assert fake.accept().connect().serve() == ["GET y", "DISCONNECT"]
     out, notices, status = client.end()
     assert (out, status) == ("y\n", 1)
-    one, two, three, four = notices.splitlines()
+    one, two, three, four, five = notices.splitlines()
     assert one.startswith("line 2: the value has ") and "not an ASCII character" in one
     assert two.startswith("line 4: the value has ") and "not an ASCII character" in two
     assert three == "line 6: the value has 266 characters, at most 265 are allowed"
     assert four.startswith("line 8: the value 'GET: ERROR' cannot be stored")
+    assert five == "line 10: the value has the octet 0xFF, not an ASCII character"
 
 
 def test_the_longest_key_and_the_longest_value_go_through(run: Run) -> None:
