@@ -20,7 +20,7 @@ from wire import Peer, new_id
 from kv import Client, ConnectRefused, PrivateKey
 
 KEY = PrivateKey.generate()
-TIMES = 100
+TIMES = 10  #: for each test; the soak does more
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_threads_that_do_not_care_get_their_own_values_or_are_told(
 # --- signals and callbacks -------------------------------------------------------------------
 
 
-def test_a_signal_handler_in_the_middle_of_a_call_is_told_so_a_hundred_times(
+def test_a_signal_handler_in_the_middle_of_a_call_is_told_so_every_time(
     fake: FakeServer, made: Callable[..., Client]
 ) -> None:
     here = threading.get_ident()
@@ -251,7 +251,7 @@ def test_a_child_leaves_the_parents_session_alone(
     assert texts == ["GET still mine", "DISCONNECT"]
 
 
-def test_a_child_that_throws_its_copy_away_a_hundred_times_leaves_the_parents_session_alone(
+def test_a_child_that_throws_its_copy_away_again_and_again_leaves_the_parents_session_alone(
     server: Server, made: Callable[..., Client]
 ) -> None:
     client = made(server.port, new_id())

@@ -7,7 +7,6 @@ import select
 import shlex
 import shutil
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -15,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import starts
 from conftest import PATIENCE, ROOT, Server
-from test_shell_terminal import MAKE_CONTROLLING
 
 UP, CTRL_D = b"\x1b[A", b"\x04"
 
@@ -35,12 +34,12 @@ class Terminal:
         self._seen = ""
         command = [str(shutil.which("make")), "run-client", *args]
         environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
-        self.process = subprocess.Popen(
-            [sys.executable, "-ISc", MAKE_CONTROLLING, str(self.slave), *command],
+        code = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+        self.process = starts.start(
+            *("-c", code, *command),
+            terminal=self.slave,
             cwd=directory,
             env={**environment, "TERM": "xterm", "HOME": str(directory)},
-            start_new_session=True,
-            pass_fds=[self.slave],
             **dict.fromkeys(("stdin", "stdout", "stderr"), self.slave),
         )
 

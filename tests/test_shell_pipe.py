@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import starts
 from conftest import PATIENCE, ROOT, Server, wait_until
 from fake import FakeServer
 from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
@@ -32,9 +33,13 @@ class Client:
     """`python -m kv client` in a process of its own; three pipes unless told otherwise."""
 
     def __init__(self, port: int, *args: str, wrapper: tuple[str, ...] = (), **popen: Any) -> None:
-        command = [*wrapper, sys.executable, "-m", "kv", "client", "--port", str(port), *args]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.process = subprocess.Popen(command, cwd=ROOT, bufsize=0, **{**pipes, **popen})
+        command = ["-m", "kv", "client", "--port", str(port), *args]
+        popen = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), **popen}
+        if wrapper:
+            command = [*wrapper, sys.executable, *command]
+            self.process = subprocess.Popen(command, cwd=ROOT, bufsize=0, **popen)
+        else:
+            self.process = starts.start(*command, bufsize=0, **popen)
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.stderr = self.process.stderr
 
@@ -918,24 +923,21 @@ def test_an_input_that_cannot_be_read_is_a_notice_and_status_1(
     server: Server, tmp_path: Path
 ) -> None:
     with open(tmp_path / "written", "wb") as write_only:
-        command = [sys.executable, "-m", "kv", "client", "--port", str(server.port)]
-        done = subprocess.run(command, cwd=ROOT, stdin=write_only, capture_output=True)
-    assert (done.stdout, done.returncode) == (b"", 1)
-    assert done.stderr == b"cannot read standard input: Bad file descriptor\n"
+        done = starts.run("-m", "kv", "client", "--port", str(server.port), stdin=write_only)
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert done.stderr == "cannot read standard input: Bad file descriptor\n"
 
 
 def test_the_status_is_right_even_if_nobody_can_be_told() -> None:
-    command = [sys.executable, "-m", "kv", "client", "--host", "a..b"]
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=full)
-    assert (done.stdout, done.returncode) == (b"", 3)
+        done = starts.run("-m", "kv", "client", "--host", "a..b", stderr=full)
+    assert (done.stdout, done.returncode) == ("", 3)
 
 
 def test_a_user_whose_name_is_not_ascii_has_an_id_all_the_same() -> None:
-    command = [sys.executable, "-m", "kv", "client", "--host", "a..b"]
     env = os.environ | {"LOGNAME": "José"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
-    assert (done.returncode, done.stderr.count(b"\n")) == (3, 1)
+    done = starts.run("-m", "kv", "client", "--host", "a..b", env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
 
 
 def test_a_full_disk_is_a_notice_and_status_1(start: Start) -> None:

@@ -10,14 +10,14 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT, Server
+import starts
+from conftest import PATIENCE, Server
 from fake import FakeServer
 from wire import LONGEST_TEXT, new_id
 
@@ -26,18 +26,6 @@ from kv.link import WINDOW
 CTRL_C, CTRL_D, CTRL_V = b"\x03", b"\x04", b"\x16"
 STANDARD = ("stdin", "stdout", "stderr")
 
-#: Run in the client's process before the client: makes descriptor argv[1] the terminal whose keys
-#: make signals for it, and SIGINT one that is not ignored, as it is by whatever a script runs in
-#: the background. (Not `preexec_fn`, which must not be used while there are threads.)
-MAKE_CONTROLLING = """\
-import fcntl, os, signal, sys, termios
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-terminal = int(sys.argv[1])
-fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-os.close(terminal)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
 
 class Terminal:
     """A pseudo-terminal with a client in it: the test holds the side with the screen and keys."""
@@ -45,14 +33,9 @@ class Terminal:
     def __init__(self, port: int, *args: str, **popen: Any) -> None:
         self.master, self.slave = os.openpty()
         self._seen = b""
-        client = [sys.executable, "-m", "kv", "client", "--port", str(port), *args]
-        self.process = subprocess.Popen(
-            [sys.executable, "-ISc", MAKE_CONTROLLING, str(self.slave), *client],
-            cwd=ROOT,
-            start_new_session=True,
-            pass_fds=[self.slave],
-            **{**dict.fromkeys(STANDARD, self.slave), **popen},
-        )
+        popen = {**dict.fromkeys(STANDARD, self.slave), **popen}
+        client = ("-m", "kv", "client", "--port", str(port), *args)
+        self.process = starts.start(*client, terminal=self.slave, **popen)
 
     def press(self, keys: bytes) -> None:
         """Types `keys`."""

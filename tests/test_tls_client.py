@@ -138,14 +138,8 @@ def test_the_command_line_talks_tls(start_server: StartServer, run_kv: RunKv) ->
     assert refused.returncode == 3
     assert refused.stderr == "cannot connect: the peer wants a certificate from us\n"
     own = ("--tls-cert", CLIENT[0], "--tls-key", CLIENT[1], "--tls-name", "localhost")
-    taken = subprocess.run(
-        [sys.executable, "-m", "kv", *address, *own],
-        input=b"PUT a\nblue\nGET a\n",
-        capture_output=True,
-        cwd=ROOT,
-        timeout=TIMEOUT,
-    )
-    assert (taken.returncode, taken.stdout, taken.stderr) == (0, b"PUT: OK\nblue\n", b"")
+    taken = run_kv(*address, *own, input="PUT a\nblue\nGET a\n")
+    assert (taken.returncode, taken.stdout, taken.stderr) == (0, "PUT: OK\nblue\n", "")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +200,7 @@ def test_a_servers_last_reply_is_not_taken_for_complete_if_it_is_cut_off() -> No
             kv.get("x")
 
 
-def test_a_raw_script_whose_replies_are_cut_off_has_status_3() -> None:
+def test_a_raw_script_whose_replies_are_cut_off_has_status_3(run_kv: RunKv) -> None:
     def cut_off(conversation: Conversation) -> None:
         conversation.connect()
         conversation.read_octets()
@@ -216,12 +210,10 @@ def test_a_raw_script_whose_replies_are_cut_off_has_status_3() -> None:
 
     with Wrapped() as fake:
         fake.behave(cut_off)
-        command = [*OUR_CLIENT, "--port", str(fake.port), "--tls-ca", CA, "--raw"]
-        ended = subprocess.run(
-            command, input=b"GET x\n", capture_output=True, cwd=ROOT, timeout=TIMEOUT
-        )
-    assert ended.stdout == b"half of it\n"
-    assert b"connection lost: the connection was cut off" in ended.stderr
+        address = ("client", "--port", str(fake.port), "--tls-ca", CA)
+        ended = run_kv(*address, "--raw", input="GET x\n")
+    assert ended.stdout == "half of it\n"
+    assert "connection lost: the connection was cut off" in ended.stderr
     assert ended.returncode == 3
 
 
