@@ -25,6 +25,7 @@ import pytest
 import starts
 from starts import ROOT  # noqa: F401 (tests take it from here)
 from wire import Barrier, Peer, new_id
+from workers import pytest_addoption, pytest_runtestloop  # noqa: F401 (pytest finds them here)
 
 PATIENCE = 10.0  #: seconds until a bounded wait gives up; never waited out when all is well
 
