@@ -23,19 +23,19 @@ from typing import Any
 
 import pytest
 import starts
+from patience import failed, patience
 from starts import ROOT  # noqa: F401 (tests take it from here)
 from wire import Barrier, Peer, new_id
 from workers import pytest_addoption, pytest_runtestloop  # noqa: F401 (pytest finds them here)
 
-PATIENCE = 10.0  #: seconds until a bounded wait gives up; never waited out when all is well
 
-
-def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Returns the first true value of `condition()`; fails the test after `patience` seconds."""
-    deadline = time.monotonic() + patience
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Returns the first true value of `condition()`; fails the test when patience is at its end."""
+    bound = patience()
+    deadline = time.monotonic() + bound
     while not (value := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {patience} s in vain for {what}")
+            pytest.fail(f"waited {bound} s in vain for {what}")
         time.sleep(0.002)
     return value
 
@@ -110,7 +110,7 @@ class Server:
     def wait(self) -> int:
         """Waits for the process to end by itself; its exit status."""
         try:
-            return self.process.wait(PATIENCE)
+            return self.process.wait(patience())
         except subprocess.TimeoutExpired:
             pytest.fail(f"the server did not end; its log:\n{self.log()}")
 
@@ -129,6 +129,12 @@ class Server:
         """Fails if there is a traceback, or a complaint of the interpreter's, in the log."""
         log = self.log()
         assert "Traceback" not in log and "Exception ignored" not in log, log
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """After the first failure nothing is waited for long."""
+    if report.failed:
+        failed()
 
 
 @pytest.fixture(scope="session")
@@ -188,7 +194,7 @@ def run_kv() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `python -m kv ...` to its end; what it printed and its exit status."""
 
     def run(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return starts.run("-m", "kv", *args, **{"timeout": PATIENCE, **options})
+        return starts.run("-m", "kv", *args, **options)
 
     return run
 

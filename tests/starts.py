@@ -25,6 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from patience import patience
+
 import kv.__main__  # noqa: F401 (who is forked has it)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +44,8 @@ def start(
 
 def run(*args: str, afresh: bool = False, **popen: Any) -> subprocess.CompletedProcess[Any]:
     """`python ARGS` to its end: what it printed, as text unless told otherwise, and its status."""
-    popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **popen}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    popen = {**pipes, "timeout": patience(3), **popen}
     if "input" not in popen:
         popen = {"stdin": subprocess.DEVNULL, **popen}
     return subprocess.run([sys.executable, *args], **options(args, afresh, popen), check=False)

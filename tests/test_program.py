@@ -5,7 +5,6 @@ import subprocess
 
 import pytest
 import starts
-from conftest import PATIENCE
 
 
 def with_no_reader(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -13,7 +12,7 @@ def with_no_reader(*arguments: str) -> subprocess.CompletedProcess[str]:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        return starts.run(*arguments, stdout=writer, timeout=PATIENCE)
+        return starts.run(*arguments, stdout=writer)
     finally:
         os.close(writer)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import starts
-from conftest import PATIENCE, ROOT, Server
+from conftest import ROOT, Server
+from patience import patience
 
 UP, CTRL_D = b"\x1b[A", b"\x04"
 
@@ -49,7 +50,7 @@ class Terminal:
 
     def shows(self, text: str) -> None:
         """Waits until `text` is shown; looks behind it the next time."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience()
         while text not in self._seen:
             ready = select.select([self.master], [], [], deadline - time.monotonic())[0]
             assert ready, f"waited in vain for {text!r} in {self._seen!r}"
@@ -106,7 +107,7 @@ def test_the_arrow_brings_back_the_last_line_now_and_in_the_next_session(
     terminal.shows("GET: ERROR")
     terminal.shows("kv> ")
     terminal.press(CTRL_D)
-    assert terminal.process.wait(PATIENCE) is not None
+    assert terminal.process.wait(patience()) is not None
     again = start()
     again.shows("kv> ")
     again.press(UP)
@@ -123,5 +124,5 @@ def test_it_can_be_refused(start: Callable[..., Terminal], directory: Path) -> N
     terminal.press(b"GET colour\n")
     terminal.shows("GET: ERROR")
     terminal.press(CTRL_D)
-    assert terminal.process.wait(PATIENCE) is not None
+    assert terminal.process.wait(patience()) is not None
     assert not (directory / ".venv" / "history").exists()

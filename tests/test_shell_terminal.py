@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 import starts
-from conftest import PATIENCE, Server
+from conftest import Server
 from fake import FakeServer
+from patience import patience
 from wire import LONGEST_TEXT, new_id
 
 from kv.link import WINDOW
@@ -44,7 +45,7 @@ class Terminal:
     def shown(self, until: str) -> str:
         """What the screen shows from where the last call left off, up to `until` and with it."""
         wanted = until.replace("\n", "\r\n").encode()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience()
         while wanted not in self._seen:
             ready = select.select([self.master], [], [], deadline - time.monotonic())[0]
             assert ready, f"waited in vain for {until!r} in {self._seen!r}"
@@ -62,7 +63,7 @@ class Terminal:
 
     def end(self) -> tuple[str, int]:
         """Waits for the client to end; what is left on the screen, and its exit status."""
-        status = self.process.wait(PATIENCE)
+        status = self.process.wait(patience())
         while select.select([self.master], [], [], 0)[0]:
             self._seen += os.read(self.master, 65536)
         text, self._seen = self._seen.decode(errors="backslashreplace"), b""

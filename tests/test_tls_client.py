@@ -14,9 +14,10 @@ import pytest
 from certificates import CA, CLIENT, OTHER_CA, SERVER
 from conftest import Server
 from fake import Conversation, FakeServer, opened
+from patience import patience
 from test_interop import CONVERSATION, NODE, OUR_CLIENT, PROGRAMS, ROOT, as_lines
 from test_tls_server import OPENSSL, OPTIONS
-from wire import KEY, TIMEOUT, from_line, new_id, parse_public_key
+from wire import KEY, from_line, new_id, parse_public_key
 
 from kv import Client
 from kv.protocol.cipher import PrivateKey
@@ -37,7 +38,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def library(port: int, **options: object) -> Client:
-    options = {"tls": CA, "client_id": new_id(), "timeout": TIMEOUT, "key": OUR_KEY, **options}
+    options = {"tls": CA, "client_id": new_id(), "timeout": patience(), "key": OUR_KEY, **options}
     return Client("127.0.0.1", port, **options)  # type: ignore[arg-type]
 
 
@@ -229,7 +230,7 @@ def test_our_client_talks_to_nodes_tls(tmp_path: Path) -> None:
                 input=as_lines([text for text, _ in CONVERSATION[:-3]]),
                 capture_output=True,
                 cwd=ROOT,
-                timeout=TIMEOUT,
+                timeout=patience(),
             )
         finally:
             node.kill()
@@ -275,7 +276,7 @@ def test_our_client_talks_to_openssl() -> None:
         def read_line() -> bytes:
             line = b""
             while not line.endswith(b"\n"):
-                assert select.select([source], [], [], TIMEOUT)[0], line
+                assert select.select([source], [], [], patience())[0], line
                 line += os.read(source.fileno(), 1)
             return line
 
