@@ -3,22 +3,19 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import starts
 from browser import PROGRAM, Browser
-from conftest import ROOT
 from house import house
 
 from kv.watch.events import Event, Writer, read
 from kv.watch.replay import Lane, page, sources
 from kv.watch.trace import Trace
 
-KV = [sys.executable, "-m", "kv"]
 HERE = Path(__file__).resolve().parents[1] / "kv" / "watch"
 #: What says how big each bar of a card is: the figure, and what the page calls it.
 BARS = {"line": "incomplete line", "lines": "lines waiting", "unsent": "replies unsent"}
@@ -294,7 +291,7 @@ def test_20_000_events_are_less_than_2_mb_and_can_be_stepped_through(
 
 
 def test_replay_writes_one_page_that_needs_nothing_else(trace: Path) -> None:
-    done = subprocess.run([*KV, "replay", str(trace)], cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-m", "kv", "replay", str(trace))
     assert (done.returncode, done.stderr) == (0, "")
     assert "<title>" in done.stdout and "http" not in done.stdout.replace("HTTP/1.1", "")
     for word in ("src=", "@import", "url("):
@@ -304,22 +301,21 @@ def test_replay_writes_one_page_that_needs_nothing_else(trace: Path) -> None:
 def test_a_trace_without_an_end_says_so(trace: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.json"
     path.write_text(trace.read_text()[:-200])
-    done = subprocess.run([*KV, "replay", str(path)], cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-m", "kv", "replay", str(path))
     assert done.returncode == 0 and '"note":"This trace has no end' in done.stdout
 
 
 def test_a_page_that_nobody_takes(trace: Path) -> None:
-    command = [*KV, "replay", str(trace)]
     source, sink = os.pipe()
     os.close(source)
-    done = subprocess.run(command, cwd=ROOT, stdout=sink, stderr=subprocess.PIPE)
+    done = starts.run("-m", "kv", "replay", str(trace), stdout=sink)
     os.close(sink)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, "")
     if Path("/dev/full").exists():
         with open("/dev/full", "wb") as full:
-            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
+            done = starts.run("-m", "kv", "replay", str(trace), stdout=full)
         assert done.returncode == 1
-        assert done.stderr == b"cannot write the page: No space left on device\n"
+        assert done.stderr == "cannot write the page: No space left on device\n"
 
 
 def test_a_file_that_is_not_there(run_kv: Any) -> None:
@@ -365,8 +361,7 @@ def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
     browser: Browser, directory: Path
 ) -> None:
     path = directory / "page.html"
-    command = [sys.executable, "-m", "tests.pitfalls", "22", "--replay", str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-m", "tests.pitfalls", "22", "--replay", str(path))
     assert (done.returncode, done.stderr) == (0, "") and str(path) in done.stdout
     browser.open(path)
     assert browser.evaluate("page.moments.every((all) => all.length === 2)")
@@ -386,7 +381,6 @@ def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
 
 
 def test_a_pitfall_that_has_no_page_says_why(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.pitfalls", "7", "--replay", str(tmp_path / "p.html")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-m", "tests.pitfalls", "7", "--replay", str(tmp_path / "p.html"))
     assert done.returncode == 0 and "No page of this: " in done.stdout
     assert "The reason: " in done.stdout

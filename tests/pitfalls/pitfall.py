@@ -12,10 +12,9 @@ from types import FrameType
 from typing import Any, ClassVar
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[2]
+from patience import patience
 
-#: Seconds after which a scenario that ought to hold is taken for hanging.
-PATIENCE = 20.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Failure(BaseException):
@@ -65,7 +64,7 @@ class Pitfall:
 
     def holds(self) -> str:
         """Runs the scenario as things are; what happened."""
-        return self.run({}, PATIENCE)
+        return self.run({}, patience(2))
 
     def test_what_is_usually_written_fails(self) -> None:
         """The pitfall is real."""
