@@ -20,15 +20,15 @@ from kv.net.tls import Event, State, Tls
 from .pitfall import Failure, Pitfall
 
 
-def take(self: Tls, octets: bytes, plaintext: list[bytes]) -> None:
+def take(self: Tls, octets: bytes) -> bytes:
     self._incoming.write(octets)
     try:
         if self.state is State.HANDSHAKE:
             self._tls.do_handshake()
             self._enter(Event.AGREED)
-        plaintext.append(self._tls.read(4096))
+        return self._tls.read(4096)
     except ssl.SSLWantReadError:
-        pass
+        return b""
 
 
 class TestPending(Pitfall):

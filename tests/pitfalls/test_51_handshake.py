@@ -20,8 +20,8 @@ from house import house
 
 from kv.net.address import Address
 from kv.net.credentials import server_context
+from kv.net.records import ClearRecords
 from kv.net.stream import Stream
-from kv.net.tls import ClearRecords
 from kv.server import Server
 
 from .pitfall import Failure, Pitfall
@@ -67,7 +67,7 @@ class TestAnnounced(Pitfall):
     alone = True
     usually = "each of them costs 100 KiB and more"
     handled = ClearRecords.cut
-    naive = {"kv.net.tls.ClearRecords._look_at": look_at}
+    naive = {"kv.net.records.ClearRecords._look_at": look_at}
 
     def scenario(self) -> str:
         if not Path("/proc/self/statm").exists():
