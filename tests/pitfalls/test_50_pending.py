@@ -8,7 +8,7 @@ way out: take everything out of the TLS object at once, and let it wait in one's
 fairness and back-pressure are.
 
 What one sees: a peer that sends much at once gets a part of its replies, and the others later, when
-it sends something more.
+it sends something more. What a bystander sees: nothing; only the one whose text waits is affected.
 """
 
 import ssl

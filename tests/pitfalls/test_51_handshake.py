@@ -8,7 +8,8 @@ command does, so it has to count as work (26, 38). And it has a deadline (24), b
 that is half finished holds memory: OpenSSL sets aside what a peer says that it is going to send.
 
 What one sees: the server stands still, and goes on when one client leaves. Or it grows by 100 KiB
-for each client that has said nine octets.
+for each client that has said nine octets. What a bystander sees: no reply, for as long as somebody
+else takes to shake hands.
 """
 
 import os
