@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="serve until SIGINT, SIGTERM or SIGHUP",
         description="Serves until SIGINT, SIGTERM or SIGHUP; with --tls-cert, SIGHUP has the"
-        " certificates read again instead. --port 0 takes a free port. Exit status:"
+        " certificates read again instead. A signal that was ignored at the start, as nohup has it,"
+        " stays ignored. --port 0 takes a free port. Exit status:"
         " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
         " 128 + N ended at once by a further signal N.",
     )

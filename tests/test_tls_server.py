@@ -163,6 +163,15 @@ def test_sighup_has_the_certificates_read_again(start_server: StartServer, tmp_p
     assert server.stop() == 0
 
 
+def test_under_nohup_sighup_is_ignored_and_the_log_says_so(start_server: StartServer) -> None:
+    server = start_server(*OPTIONS, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    server.wait_for_log("WARNING SIGHUP is ignored, as it was at the start")
+    with TlsPeer(server.port) as peer:
+        server.signal(signal.SIGHUP)
+        peer.handshake().connect(new_id())
+    assert "SIGHUP received" not in server.log()
+
+
 # --- ends --------------------------------------------------------------------------------------
 
 

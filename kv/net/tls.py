@@ -25,26 +25,17 @@ and `failed` leads to OVER from all but OVER itself.
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from kv.net.owner import TlsError
+from kv.net.records import NOT_TLS, RECORD, ClearRecords
 
 #: Octets of plaintext in a record of ours, and how much is fed to the TLS object at a time. Its
 #: buffers grow to the most they ever held, and stay: with whole records, 40 KiB for each client.
 PIECE = 4096
-#: Octets of plaintext in the largest record (RFC 8446, section 5.1).
-RECORD = 16 * 1024
-#: Octets of a record's header, and the most that sealing may add (section 5.2).
-HEADER, SEAL = 5, 256
-#: First octets of records: with a part of the handshake, and all that may come in the clear.
-HANDSHAKE_RECORD = 22
-CLEAR_KINDS = {20, 21, 22, 23}
-#: Octets of the largest ClientHello taken. Real ones have 250 to 2,000. OpenSSL takes 128 KiB, and
-#: for the 9 octets that announce one it sets all the memory aside (51).
-LARGEST_HELLO = 8 * 1024
 
 
 class State(Enum):
@@ -82,7 +73,7 @@ HANDSHAKE, OPEN, THEY_ENDED, WE_ENDED, OVER = State
 
 #: OpenSSL's word for what went wrong, and ours. "The peer" is who is at the other end.
 REASONS = {
-    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
+    "WRONG_VERSION_NUMBER": NOT_TLS,
     "UNSUPPORTED_PROTOCOL": "the peer does not offer TLS 1.3",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer has no certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "the peer does not speak TLS 1.3",
@@ -110,7 +101,7 @@ class Tls:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{server_name!r} is not a host name") from error
         if not server:
-            self._take(b"", [])  # the client speaks first
+            self._take(b"")  # the client speaks first
 
     @property
     def shaking(self) -> bool:
@@ -142,14 +133,9 @@ class Tls:
         plaintext waits, in the stream, for its turn. There are at most as many octets of it as were
         given, and a record's.
         """
-        plaintext: list[bytes] = []
-        for start in range(0, len(octets), PIECE):
-            piece = octets[start : start + PIECE]
-            if self._records is None:
-                self._take(piece, plaintext)
-            else:
-                self._take_clear(piece, plaintext, self._records)
-        return b"".join(plaintext)
+        if self._records is not None:
+            return self._take_clear(octets, self._records)
+        return b"".join(map(self._take, pieces(octets)))
 
     def ended(self) -> bool:
         """FIN has come: whether close_notify came before it. If not, it is a loss (52)."""
@@ -159,9 +145,10 @@ class Tls:
             self._fail("the connection was cut off: it ended without TLS's close_notify")
         return self.error is None
 
-    def _take(self, octets: bytes, plaintext: list[bytes]) -> None:
+    def _take(self, octets: bytes) -> bytes:
+        plaintext = b""
         if self.state in (THEY_ENDED, OVER):
-            return  # what follows the end means nothing (RFC 8446, section 6.1)
+            return plaintext  # what follows the end means nothing (RFC 8446, section 6.1)
         try:
             self._incoming.write(octets)
             if self.state is HANDSHAKE:
@@ -171,25 +158,26 @@ class Tls:
                 piece = self._tls.read(RECORD)
                 if not piece:
                     raise ssl.SSLZeroReturnError
-                plaintext.append(piece)
+                plaintext += piece
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
             self._enter(Event.THEY_END)
         except ssl.SSLError as error:
             self._fail(said(error))
+        return plaintext
 
-    def _take_clear(self, octets: bytes, plaintext: list[bytes], records: "ClearRecords") -> None:
+    def _take_clear(self, octets: bytes, records: ClearRecords) -> bytes:
         """A record at a time, for as long as hands are shaken."""
         try:
             for record in records.cut(octets):
-                self._take(record, plaintext)
+                self._take(record)
                 if self.state is not HANDSHAKE:
                     self._records = None
-                    self._take(bytes(records.rest), plaintext)
-                    return
+                    return self.received(bytes(records.rest))
         except TlsError as error:
             self._fail(str(error))
+        return b""
 
     # To the peer
 
@@ -200,7 +188,7 @@ class Tls:
         socket takes more would spin (49).
         """
         if self.state in (OPEN, THEY_ENDED):
-            return self._sealed(plaintext)
+            return b"".join(map(self._seal, pieces(plaintext)))
         if self.state is HANDSHAKE:
             self.waiting += plaintext
         return b""
@@ -228,12 +216,9 @@ class Tls:
         self._enter(Event.WE_END)
         return self._outgoing.read()
 
-    def _sealed(self, plaintext: bytes) -> bytes:
-        octets = []
-        for start in range(0, len(plaintext), PIECE):
-            self._tls.write(plaintext[start : start + PIECE])
-            octets.append(self._outgoing.read())
-        return b"".join(octets)
+    def _seal(self, piece: bytes) -> bytes:
+        self._tls.write(piece)
+        return self._outgoing.read()
 
     # The one door for all transitions
 
@@ -247,45 +232,11 @@ class Tls:
         self._enter(Event.FAILED)
 
 
-class ClearRecords:
-    """What a client sends before it can be sealed, cut into records and looked at (51).
-
-    A message begins with its length, and OpenSSL believes it.
-    """
-
-    __slots__ = ("_left", "rest")
-
-    def __init__(self) -> None:
-        self.rest = bytearray()  # no whole record yet
-        self._left = 0  # octets to come of a message that has begun
-
-    def cut(self, octets: bytes) -> Iterator[bytes]:
-        """The records that are whole now. Raises `TlsError` at one that cannot be right."""
-        self.rest += octets
-        if self.rest[0] not in CLEAR_KINDS:
-            raise TlsError(REASONS["WRONG_VERSION_NUMBER"])
-        while len(self.rest) >= HEADER:
-            size = int.from_bytes(self.rest[3:HEADER])
-            if size > RECORD + SEAL:
-                raise TlsError("the peer sent a record that is too long")
-            if len(self.rest) < HEADER + size:
-                break
-            record = bytes(self.rest[: HEADER + size])
-            del self.rest[: HEADER + size]
-            if record[0] == HANDSHAKE_RECORD:
-                self._look_at(record[HEADER:])
-            yield record
-
-    def _look_at(self, messages: bytes) -> None:
-        while messages:
-            if not self._left:
-                announced = int.from_bytes(messages[1:4])
-                if len(messages) < 4 or announced > LARGEST_HELLO:
-                    raise TlsError("the peer announced a handshake message that is too long")
-                self._left = 4 + announced
-            here = min(self._left, len(messages))
-            self._left -= here
-            messages = messages[here:]
+def pieces(octets: bytes) -> Sequence[bytes]:
+    """The same, as much as OpenSSL gets at a time."""
+    if 0 < len(octets) <= PIECE:
+        return (octets,)
+    return [octets[start : start + PIECE] for start in range(0, len(octets), PIECE)]
 
 
 def said(error: ssl.SSLError) -> str:
