@@ -157,7 +157,7 @@ class ServerConversation:
                 raise Violation("the key is this server's own")
             self._peer = PublicKey.from_line(line, service.wire.key_bits)
             return Message.KEY, ""
-        self.work += service.opening * service.wire.blocks(line) - 1
+        self.work += max(0, service.opening * service.wire.blocks(line) - 1)  # none: a violation
         text = opened(self._peer, line)
         if self.state is AWAITING_PUT_VALUE:
             return VALUE, text
