@@ -96,10 +96,10 @@ def parser() -> argparse.ArgumentParser:
         parents=[both],
         allow_abbrev=False,
         help="serve until SIGINT, SIGTERM or SIGHUP",
-        description="Serves until SIGINT, SIGTERM or SIGHUP; with --tls-cert, SIGHUP has the"
-        " certificates read again instead. --port 0 takes a free port. Exit status:"
-        " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
-        " 128 + N ended at once by a further signal N.",
+        description="Serves until SIGINT, SIGTERM or SIGHUP. With --tls-cert, SIGHUP does not stop"
+        " the server: the server reads the certificates again. --port 0 takes a free port. Exit"
+        " status: 0 every client was answered; 1 the server could not start, or cut connections"
+        " short; 2 wrong options; 128 + N a further signal N ended the server at once.",
     )
     server.set_defaults(run=run_server, role_parser=server)
     option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         seconds,
         60,
         "SECONDS",
-        "longest time that waiting replies do not move",
+        "longest time a client takes none of its waiting replies",
     )
     option(
         server,
@@ -133,13 +133,13 @@ def parser() -> argparse.ArgumentParser:
         seconds,
         5,
         "SECONDS",
-        "longest time to finish with the clients",
+        "longest time a stop may take",
     )
     files(
         server,
         *("--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)"),
-        *("--tls-key", "its key, if that is not in the same file"),
-        *("--tls-client-ca", "let only clients in that have a certificate of these authorities"),
+        *("--tls-key", "the certificate's key, if it is not in the same file"),
+        *("--tls-client-ca", "accept only clients with a certificate from these authorities"),
     )
     server.add_argument(
         "--log-level",
@@ -153,29 +153,30 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="talk to a server, from a terminal or a script",
         description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
-        " status: 0 all well; 1 a command was refused or answered with ERROR, lines were left over"
-        " after DISCONNECT, the id is in use, or input or output failed; 2 wrong options; 3 no"
-        " connection, it was lost, or the server broke the protocol; 130 Ctrl-C.",
+        " status: 0 all went well; 1 a command was refused or answered with ERROR, lines were left"
+        " over after DISCONNECT, the client id is in use, or input or output failed; 2 wrong"
+        " options; 3 the client could not connect, or lost the connection, or the server broke the"
+        " protocol; 130 Ctrl-C.",
     )
     client.set_defaults(run=run_client, role_parser=client)
     client.add_argument(
         "--id",
         default=default_id(),
         metavar="ID",
-        help="client id (user name, process id and something random)",
+        help="client id (user name, process id and a random number)",
     )
     option(client, "--timeout", seconds, 10, "SECONDS", "longest wait, also to connect")
     client.add_argument(
-        "--tls", action="store_true", help="speak TLS 1.3, and believe the system's authorities"
+        "--tls", action="store_true", help="speak TLS 1.3, and trust the system's authorities"
     )
     files(
         client,
-        *("--tls-ca", "speak TLS 1.3, and believe these authorities (PEM)"),
+        *("--tls-ca", "speak TLS 1.3, and trust these authorities (PEM)"),
         *("--tls-cert", "show this certificate (PEM) to a server that wants one"),
-        *("--tls-key", "its key, if that is not in the same file"),
+        *("--tls-key", "the certificate's key, if it is not in the same file"),
     )
     client.add_argument(
-        "--tls-name", metavar="NAME", help="whose certificate it must be, if not HOST's"
+        "--tls-name", metavar="NAME", help="the name in the server's certificate, if not HOST"
     )
     client.add_argument(
         "--raw",
@@ -190,9 +191,9 @@ def parser() -> argparse.ArgumentParser:
     )
     replay = roles.add_parser(
         "replay",
-        help="make a page of a file that --trace-file has written",
-        description="Writes a page on standard output that shows a trace step by step: one HTML"
-        " file, for any browser, without a network.",
+        help="make a page of a trace file",
+        description="Writes an HTML page to standard output. The page shows a trace step by step,"
+        " in any browser, without a network.",
     )
     replay.add_argument("file", metavar="FILE", help="what --trace-file has written")
     return program
@@ -218,7 +219,7 @@ def files(to: argparse.ArgumentParser, *names_and_helps: str) -> None:
 
 
 def default_id() -> str:
-    """User name, process id, and something random: every container has a root with process 1."""
+    """User name, process id and a random number. In every container there is a root, process 1."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in some containers
@@ -228,28 +229,29 @@ def default_id() -> str:
 
 
 def say(text: str) -> None:
-    """A sentence for people, on standard error, if there is one that takes it."""
+    """Writes a sentence to standard error, if that is open."""
     with suppress(OSError):
         os.write(2, text.encode(errors="backslashreplace") + b"\n")
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open`: a FIFO that nobody reads is an error, one that is not read on ends the trace.
+    """Opens the trace's file for `open`, and waits for nobody.
 
-    A trace has what clients say, so a file is for its owner's eyes alone, also if it was there.
+    A FIFO without a reader is an error. If a reader stops reading, the trace ends. A trace contains
+    what clients say, so only the file's owner may read it, even if the file was there before.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        with suppress(PermissionError):  # it is somebody else's
+        with suppress(PermissionError):  # the file belongs to another user
             os.fchmod(descriptor, 0o600)
     return descriptor
 
 
 def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
-    """The trace that was asked for, or nothing. Raises `OSError` if its file cannot be written."""
+    """The trace, if an option asks for one. Raises `OSError` if its file cannot be written."""
     if not options.trace and options.trace_file is None:
         return nullcontext()
-    from kv.watch.trace import Trace  # noqa: PLC0415 (whoever wants none does not wait for it)
+    from kv.watch.trace import Trace  # noqa: PLC0415 (without a trace, the start is faster)
 
     path = options.trace_file
     file = open(path, "w", opener=opener) if path is not None else None  # noqa: SIM115 (it does)
@@ -257,7 +259,7 @@ def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
 
 
 def run_server(options: argparse.Namespace, wire: Wire) -> int:
-    """Serves; an address that cannot be had is one line and status 1."""
+    """Runs the server. If it cannot listen, it logs one line and returns status 1."""
     log = logging.getLogger("kv")
     log.addHandler(LogHandler(2))
     log.setLevel(options.log_level.upper())
@@ -282,7 +284,7 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
 
 
 def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[], Tls]] | None":
-    """What reads them, if there are to be any; whoever speaks plainly does not wait for `ssl`."""
+    """The function that reads the certificates. Without TLS, None, and `ssl` is not imported."""
     if options.tls_cert is None:
         if options.tls_key or options.tls_client_ca:
             options.role_parser.error("--tls-key and --tls-client-ca need --tls-cert")
@@ -294,7 +296,7 @@ def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[
 
 
 def client_layer(options: argparse.Namespace) -> "Tls | None":
-    """TLS for one connection, if it is to be spoken. Raises `ValueError`."""
+    """TLS for the connection, if an option asks for it. Raises `ValueError`."""
     if not (options.tls or options.tls_ca):
         if options.tls_cert or options.tls_key or options.tls_name:
             options.role_parser.error("--tls-cert, --tls-key, --tls-name need --tls or --tls-ca")
@@ -306,7 +308,7 @@ def client_layer(options: argparse.Namespace) -> "Tls | None":
 
 
 def run_client(options: argparse.Namespace, wire: Wire) -> int:
-    """Talks to a server; all that blocks is done before the reactor runs (27)."""
+    """Runs the client. Everything that blocks is done before the reactor runs (27)."""
     try:
         tls = client_layer(options)
         addresses = resolve(options.host, options.port)
@@ -328,7 +330,7 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
 
 
 def run_replay(options: argparse.Namespace) -> int:
-    """Writes the page; a file that is no trace is one line and status 1."""
+    """Writes the page. If the file is not a trace, it says so and returns status 1."""
     from kv.watch.events import read  # noqa: PLC0415 (as is `Trace`)
     from kv.watch.replay import UNFINISHED, Lane, page  # noqa: PLC0415
 
@@ -342,7 +344,7 @@ def run_replay(options: argparse.Namespace) -> int:
         with open(1, "w", encoding="utf-8", closefd=False) as output:
             print(text, file=output)
     except BrokenPipeError:
-        pass  # whoever reads it has had enough
+        pass  # the reader has seen enough
     except OSError as error:
         say(f"cannot write the page: {error.strerror}")
         return FAILED
@@ -359,7 +361,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the server or the client, under a trace if there is to be one."""
+    """Runs the server or the client, with a trace if an option asks for one."""
     try:
         wire = Wire(options.key_bits, options.receive_buffer_size)
         if options.role == "client":

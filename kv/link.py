@@ -1,6 +1,8 @@
 """Joins a connector, a stream and a conversation: the client's end of one connection.
 
-It lives on a reactor and blocks nobody. `Client` runs one for callers, `Shell` for people.
+A link lives on a reactor and blocks nobody. It has all that every client needs: the order of the
+handshake, the window, the deadlines. What differs is who waits. `Client` runs a reactor until a
+call has its replies. `Shell` runs one for the whole time, and reads a terminal or a pipe on it.
 """
 
 import logging
@@ -25,12 +27,12 @@ log = logging.getLogger("kv")
 if TYPE_CHECKING:
     from kv.net.tls import Tls
 
-#: Commands sent whose replies are still to come; more wait, so that a script of a million
-#: commands takes no more memory than one of a hundred (34).
+#: How many commands may be on their way without a reply. Further ones wait, so a script of a
+#: million commands takes no more memory than one of a hundred (34).
 WINDOW = 64
-#: Octets sealed but not sent beyond which more commands wait.
+#: While more octets than this are unsent, further commands wait.
 UNSENT = 32 * 1024
-#: Seconds for the server to close after we did, if there is so much time.
+#: Seconds that the server has to close after the client did. With a short timeout it has less.
 LINGER = 2.0
 
 
@@ -38,26 +40,26 @@ class LinkOwner(Protocol):
     """Whom a link tells what happens to it."""
 
     def connected(self) -> None:
-        """Keys are exchanged and CONNECT was answered with OK: commands may be sent."""
+        """The server answered CONNECT with OK: commands may be sent."""
 
     def replied(self, command: Command | None, reply: str) -> None:
-        """The oldest command without a reply has its reply. A raw link knows no commands."""
+        """The oldest command without a reply has its reply. On a raw link `command` is None."""
 
     def may_send(self) -> None:
-        """Replies have come, or what was sent is on its way: there may be `room` again."""
+        """Replies have come, or octets were sent: there may be `room` again."""
 
     def ended(self, error: Exception | None) -> None:
-        """The connection is gone: as it was meant to be, or because of `error`. The last call."""
+        """The connection is gone. `error` is None if it ended as it should. The last call."""
 
 
 class Link:
     """The client's end of one connection: connects, exchanges keys, sends commands.
 
-    `timeout`, in seconds, is the longest time from the start to `connected`; after that, the
-    longest time in which nothing happens though something is owed: a reply to us, or octets that
-    the server does not take. Whoever answers early and reads nothing owes as well.
+    `timeout`, in seconds, is the longest time from the start to `connected`. After that, it is the
+    longest time in which nothing happens although the server owes something: a reply, or to read
+    what the link sends. A server that answers early and then reads nothing owes that, too.
 
-    A `raw` link, once connected, carries any octets and judges nothing that comes back.
+    A `raw` link, once connected, carries any octets and checks nothing that comes back.
     """
 
     def __init__(
@@ -78,12 +80,12 @@ class Link:
         self._connect = Command.connect(wire, client_id)
         self._owner = owner
         self._timeout = timeout
-        self._error: Exception | None = None  # why we close, when it is we who do
+        self._error: Exception | None = None  # why the link closes the connection, if it does
         self._raw = raw
         self._tls = tls
         self._half_closed = False
         self._held = False
-        self._over = False  # nothing more is taken
+        self._over = False  # further lines are ignored
         self._connected = False
         self._conversation = ClientConversation(wire, key)
         self._stream: Stream | None = None
@@ -114,43 +116,43 @@ class Link:
         return self._conversation.peer is not None
 
     def send(self, command: Command) -> None:
-        """Sends a command; its reply is awaited from now on. Call `flush` after the last."""
+        """Sends a command, and from now on waits for its reply. Call `flush` after the last."""
         assert self._stream is not None
         self._stream.write(b"\n".join(self._conversation.lines(command)) + b"\n")
         if self._timer is None:
             self._wait()
 
     def send_raw(self, octets: bytes) -> None:
-        """Seals and sends whatever it is."""
+        """Seals and sends any octets."""
         assert self._stream is not None
         self._stream.write(self._conversation.key.seal(octets) + b"\n")
 
     def half_close(self) -> None:
-        """Ends our sending side; what the server still says is awaited."""
+        """Ends the client's sending side. The link still waits for what the server says."""
         assert self._stream is not None
         self._stream.half_close()
         self._half_closed = True
         self._wait()
 
     def hold(self, on: bool) -> None:
-        """Whether to read no more for now: whoever is to have the replies does not take them."""
+        """Stops or resumes reading: the reader of the replies is slow, or has caught up."""
         if self._stream is not None and on != self._held:
             self._held = on
             if on:
                 self._stream.wait()
             else:
                 self._stream.go_on()
-            self._wait()  # no time runs against a server that we hold up ourselves
+            self._wait()  # while the client does not read, no deadline runs against the server
 
     def flush(self) -> None:
-        """Gives what was sent to the kernel. Replies that arrive do so by themselves."""
+        """Gives the kernel what was sent. Arriving replies do so, too."""
         if self._stream is not None:
             self._stream.flush()
             if self._timer is None:
                 self._wait()
 
     def abort(self, error: Exception | None) -> None:
-        """Ends the connection at once; the owner is told `error`."""
+        """Ends the connection at once, and tells the owner `error`."""
         self._connector.close()
         if self._stream is not None:
             self._stream.abort(error)
@@ -161,13 +163,13 @@ class Link:
         """Closes this process's copy of the socket, and nothing else.
 
         After a fork, parent and child share the connection, its options and the selector's list.
-        Whatever the child sent, shut down, set or unregistered would be done to the parent (43).
+        If the child sends, shuts down, sets or unregisters anything, it does so to the parent (43).
         """
         if self._sock is not None:
             self._sock.close()
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
-        """Lines of the server's; a violation ends the connection and reaches the owner."""
+        """Lines from the server. A violation ends the connection, and the owner is told."""
         work = 0
         try:
             for line in lines:
@@ -187,7 +189,7 @@ class Link:
         conversation = self._conversation
         if conversation.peer is None:
             conversation.read(line)
-            self.send(self._connect)  # not before: the order of the protocol's first three lines
+            self.send(self._connect)  # CONNECT comes after the server's key, as the protocol says
         elif self._raw and self._connected:
             self._owner.replied(None, conversation.read(line) or "")
         else:
@@ -202,7 +204,7 @@ class Link:
                 self._close()
 
     def line_too_long(self) -> None:
-        """Nothing that a server says has so many octets."""
+        """No line of the protocol has so many octets: a violation."""
         size = self._wire.line_size
         self.abort(Violation(f"the server sent a line of more than {size} octets"))
 
@@ -216,7 +218,7 @@ class Link:
             self._owner.may_send()
 
     def end_received(self) -> None:
-        """The server closed first: closes, too, with nobody to send the rest to."""
+        """The server closed first. The link closes, too: nobody reads what is unsent."""
         if not self._raw or not self._connected:
             self._error = ConnectionError("the server closed the connection")
         assert self._stream is not None
@@ -226,13 +228,13 @@ class Link:
             self._close()
 
     def closed(self, error: Exception | None, ours: bool) -> None:
-        """The socket is closed; an error of `ours` is the caller's to see, too."""
+        """The socket is closed. The owner sees an error of `ours`, too, as it is."""
         self._end(error if ours else self._explained(self._error or error))
 
     def _end(self, error: Exception | None) -> None:
         self._stop_waiting()
         self._sock = None
-        log.debug("the connection as %r has ended: %s", self._client_id, error or "as was meant")
+        log.debug("the connection as %r has ended: %s", self._client_id, error or "no error")
         self._owner.ended(error)
 
     def _close(self) -> None:
@@ -241,7 +243,7 @@ class Link:
         self._stream.close()
 
     def _explained(self, error: Exception | None) -> Exception | None:
-        """`error`, and what may be behind it if the server has not sent its key yet."""
+        """`error`, with a hint at its cause if the server has not sent its key yet."""
         if not isinstance(error, OSError) or isinstance(error, Violation):
             return error
         if self._conversation.peer is not None:
@@ -253,11 +255,12 @@ class Link:
         return type(error)(f"{error.strerror or error}{hint}") if hint else error
 
     def _socket_connected(self, sock: socket.socket) -> None:
-        # A client always reads: if it, too, read nothing while it cannot send, both would wait.
+        # A client always reads. A server does not read while it cannot send. If the client did the
+        # same, both would wait for ever.
         limits = Limits(
             line_size=self._wire.line_size,
             high_water=sys.maxsize,
-            stall_timeout=2 * self._timeout,  # `_wait` comes first
+            stall_timeout=2 * self._timeout,  # the deadline of `_wait` is earlier
             linger_timeout=min(LINGER, self._timeout),
         )
         turns = Turns(self._reactor, unsent_limit=sys.maxsize)
@@ -277,14 +280,14 @@ class Link:
             self._close()
 
     def _wait(self) -> None:
-        """Starts the time anew, or stops it if nothing is owed, in either direction.
+        """Restarts the deadline, or stops it if the server owes nothing.
 
-        A server that answers before it has read owes no reply, and may still keep us for ever by
-        not reading.
+        A server may answer before it has read a command. It then owes no reply, but could still
+        keep the client for ever by not reading. So unsent octets count, too.
         """
         unsent = self._stream.unsent if self._stream is not None else 0
         if not self._connected:
-            return  # one deadline for all that comes before
+            return  # until then, one deadline holds for everything
         owed = self._conversation.awaiting or self._half_closed or unsent
         if not owed or self._held:
             self._stop_waiting()

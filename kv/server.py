@@ -1,7 +1,7 @@
 """Joins a stream and a conversation for each client, within the server's limits.
 
-Whatever happens to a connection, from a reset by its peer to a mistake in this program, ends in
-`Connection.closed`, once: so that is where all that belongs to it is given back.
+A connection can end in many ways, from a reset by the peer to a mistake in this program. Every way
+leads to `Connection.closed`, once. So that is where everything of the connection is given back.
 """
 
 import logging
@@ -28,41 +28,41 @@ if TYPE_CHECKING:
 log = logging.getLogger("kv")
 peers = logging.getLogger(PEERS)
 
-#: Units of work that accepting a connection is.
+#: What accepting a connection costs, in units of work.
 ACCEPTING = 60
-#: Octets asked of one `recv` when TLS is spoken: 16 KiB of key updates would be 20 ms of work.
+#: Octets for one `recv` with TLS: 16 KiB of key updates would be 20 ms of work.
 TLS_READ = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What peers may cost: connections, deadlines in seconds (an `idle_timeout` of 0 is never)."""
+    """What peers may cost. Deadlines are in seconds; an `idle_timeout` of 0 is no deadline."""
 
     max_connections: int = 10_000
     handshake_timeout: float = 10.0
     idle_timeout: float = 3600.0
-    quantum: int = QUANTUM  # µs of work for one client at a time,
-    budget: int = BUDGET  # and for all in one turn of the loop
-    unsent: int = UNSENT  # octets of replies that all clients together may leave unsent
+    quantum: int = QUANTUM  # µs of work for one client at a time
+    budget: int = BUDGET  # µs of work for all clients in one turn of the loop
+    unsent: int = UNSENT  # octets of unsent replies to all clients together
     stream: Limits = field(default_factory=Limits)
 
 
 class Connection:
-    """One client: a stream whose lines go to a conversation, whose replies go to the stream."""
+    """One client. Lines go from its stream to its conversation, and replies the other way."""
 
     __slots__ = ("_address", "_deadline", "_kind", "_owed", "_server", "conversation", "stream")
 
     def __init__(self, server: "Server", sock: socket.socket, address: Address) -> None:
         self._server = server
-        self._address = shown(address)  # a text takes half of what the tuple takes
-        self._kind = ""  # of reason for which the client was dropped or lost
-        self._owed = False  # it was owed something when the idle deadline last looked
+        self._address = shown(address)  # a text takes half the memory of the tuple
+        self._kind = ""  # why the client was dropped or lost, in one word
+        self._owed = False  # the server owed it something when the idle deadline last looked
         self.conversation = ServerConversation(server.service)
         settings, reactor = server.settings, server.reactor
         tls = server.tls() if server.tls is not None else None
         self.stream = Stream(reactor, sock, self, server.limits, server.turns, tls)
-        # From now until CONNECT: OK, and nothing that the client sends extends it: one octet a
-        # second would otherwise keep a connection for ever (24).
+        # This runs until CONNECT: OK, and nothing that the client sends extends it. Otherwise one
+        # octet a second would keep a connection for ever (24).
         self._deadline = reactor.call_later(settings.handshake_timeout, self._handshake_timed_out)
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Connection:
     # What the stream calls
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
-        """Messages: answers them, or drops the client; returns the work that took."""
+        """Answers messages, or drops the client. Returns how much work that was."""
         conversation = self.conversation
         session = conversation.session
         replies: list[bytes] = []
@@ -86,7 +86,7 @@ class Connection:
             replies.append(b"")
             self.stream.write(b"\n".join(replies))
         if violation is not None:
-            for note in getattr(violation, "__notes__", ()):  # what the client said is its data
+            for note in getattr(violation, "__notes__", ()):  # these quote the client's data
                 log.debug("%s: %s", self, note)
             self._drop("violation", str(violation))
         elif conversation.session is not session:
@@ -99,22 +99,22 @@ class Connection:
         self._drop("violation", f"a line of more than {size} octets")
 
     def held_up(self) -> None:
-        """Nothing here waits for that: the stream itself holds the client up."""
+        """Does nothing: the stream itself stops reading."""
 
     def drained(self) -> None:
-        """Nor for that."""
+        """Does nothing: the stream itself reads on."""
 
     def end_received(self) -> None:
-        """The client will send no more, and all it sent is answered: the session is over."""
+        """The client sends no more, and every message is answered: the session is over."""
         peers.debug("%s ended its side", self)
         self._close()
 
     def closed(self, error: Exception | None, ours: bool) -> None:
-        """The socket is closed, and with it goes the session, if there still was one."""
+        """The socket is closed. Ends the session, if there still is one."""
         self._deadline.cancel()
         try:
             self.conversation.close()
-        finally:  # a mistake there is one connection's: its place is free all the same (28)
+        finally:  # even after a mistake there, the connection's place is free (28)
             self._server.forget(self)
         if ours:
             self._count("error")
@@ -127,7 +127,7 @@ class Connection:
     # Ending it
 
     def _session_changed(self) -> None:
-        """The message that was answered last began the session, or ended it."""
+        """The last message began the session, or ended it."""
         self._deadline.cancel()
         if self.conversation.session is None:
             peers.debug("%s disconnected", self)
@@ -139,13 +139,13 @@ class Connection:
             self._wait_for_a_message(self._server.settings.idle_timeout)
 
     def _drop(self, kind: str, reason: str) -> None:
-        """The id is free at once; replies owed for earlier messages are still sent."""
+        """Drops the client. Its id is free at once. Replies to earlier messages are still sent."""
         self._count(kind)
         peers.info("dropped %s: %s", self, reason)
         self._close()
 
     def _count(self, kind: str) -> None:
-        """Counts a client that was dropped or lost: by the first reason that there was."""
+        """Counts a client that was dropped or lost, by the first reason."""
         if not self._kind:
             self._kind = kind
             self._server.drops[kind] += 1
@@ -157,8 +157,8 @@ class Connection:
         self.stream.close()
 
     def leave(self) -> bool:
-        """Closes at once; whether it was still to be answered. Delivery is the kernel's matter."""
-        self._deadline.cancel()  # it may be due in this very turn
+        """Closes at once; the kernel still delivers what it has. Whether answers were missing."""
+        self._deadline.cancel()  # it may be due in this turn
         self.stream.leave()
         return self.conversation.state is not State.CLOSED
 
@@ -170,10 +170,10 @@ class Connection:
         self._deadline = self._server.reactor.call_later(seconds, self._idled)
 
     def _idled(self) -> None:
-        """So long after CONNECT, or after the last look; but perhaps there was a message since.
+        """The idle deadline has come, but there may have been a message since it was set.
 
-        Or perhaps we owe the client something, and have for a while: then it is not the one who
-        keeps us waiting (40).
+        The server may also owe the client something. Then the client does not keep the server
+        waiting: the server holds the client up (40).
         """
         timeout, now = self._server.settings.idle_timeout, self._server.reactor.time()
         if self.stream.owes:
@@ -191,7 +191,7 @@ class Connection:
 
 
 class Server:
-    """The listeners, and the connections that came of them."""
+    """The listeners, and the connections that they accepted."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class Server:
         sockets: list[socket.socket],
         tls: "Callable[[], Tls] | None" = None,
     ) -> None:
-        """With `tls`, which makes one for each new connection, TLS is spoken and nothing else."""
+        """With `tls`, the server speaks TLS only. `tls` makes the `Tls` of a new connection."""
         self.reactor = reactor
         self.service = service
         self.settings = settings
@@ -210,13 +210,13 @@ class Server:
             settings.stream if tls is None else replace(settings.stream, read_size=TLS_READ)
         )
         self.connections: dict[Connection, None] = {}  # a set that keeps its order
-        self.drops: Counter[str] = Counter()  # by kind of reason
+        self.drops: Counter[str] = Counter()  # by reason
         self.cut_short = 0  # connections that a stop ended before all was answered and delivered
         self.turns = Turns(reactor, settings.quantum, settings.budget, settings.unsent)
         self._started = reactor.time()
         self._total = 0
         self._pauses = 0
-        self._gone = Counter[str]()  # what the connections that are gone have counted
+        self._gone = Counter[str]()  # the counts of connections that are closed
         self._stopping = False
         self._sweeping = False  # a call of _sweep is deferred
         self._listeners = [Listener(reactor, sock, self._accepted) for sock in sockets]
@@ -224,10 +224,10 @@ class Server:
             log.info("listening on %s", shown(listener.address))
 
     def stop(self, timeout: float) -> None:
-        """Ends gracefully, and the reactor with it, after `timeout` seconds at the latest.
+        """Stops gracefully, and then stops the reactor, after `timeout` seconds at the latest.
 
-        What had reached the sockets is answered, also on connections that wait to be accepted
-        (46); then everything is closed. Who does not get everything is counted.
+        The server answers what has reached its sockets, also on connections that wait to be
+        accepted (46). Then it closes them. It counts the clients that do not get everything.
         """
         self._stopping = True
         log.info("stopping: %s to finish", plural(len(self.connections), "connection"))
@@ -238,9 +238,9 @@ class Server:
         self.reactor.call_later(timeout, self._cut_short)
 
     def forget(self, connection: Connection) -> None:
-        """The connection is closed: there is room for another."""
+        """A connection is closed, so there is room for another."""
         if connection not in self.connections:
-            return  # it was never set up
+            return  # its constructor has failed
         if len(self.connections) == self.settings.max_connections and not self._stopping:
             for listener in self._listeners:
                 listener.resume()
@@ -288,7 +288,7 @@ class Server:
                 listener.pause()
 
     def sweep_soon(self) -> None:
-        """Forgets what ended sessions have stored, a bit in each turn."""
+        """Frees the data of ended sessions, a part in each turn."""
         if not self._sweeping and self.service.store.sweep(0):
             self._sweeping = True
             self.reactor.call_soon(self._sweep)
@@ -299,11 +299,11 @@ class Server:
         self.sweep_soon()
 
     def _cut_short(self) -> None:
-        """The time for a stop is over: whoever is left does not get everything."""
+        """The time for a stop is over: the clients that are left do not get everything."""
         for connection in list(self.connections):
             unanswered = connection.leave()
             self.cut_short += unanswered and not connection.stream.undelivered
-        # Now there are descriptors again: who still waits may be waiting for one (18).
+        # These closes freed descriptors. Connections in the queue may have waited for one (18).
         self.cut_short += sum(listener.refuse() for listener in self._listeners)
         self._stop_if_done()
 
