@@ -27,8 +27,6 @@ switched off at once, by unregistering. No selector registers an empty interest.
 can modify one to be empty, but then still report a peer that hangs up.
 """
 
-import heapq
-import itertools
 import selectors
 import signal
 import socket
@@ -38,6 +36,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from kv.net.timers import Callback, Timer, Timers
+
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
@@ -46,8 +46,6 @@ LONGEST_SLEEP = 3600.0
 
 #: Seconds. If a sleep ends later than planned by more than this, the process was stopped.
 OVERSLEPT = 0.25
-
-Callback = Callable[[], object]
 
 
 class HasFileno(Protocol):
@@ -91,28 +89,6 @@ class Registration:
         self.interest = interest
 
 
-class Timer:
-    """A call to make later. Postponing and cancelling are cheap: the heap is not touched."""
-
-    __slots__ = ("_reactor", "callback", "when")
-
-    def __init__(self, reactor: "Reactor", when: float, callback: Callback) -> None:
-        self._reactor = reactor
-        self.when = when
-        self.callback: Callback | None = callback
-
-    def postpone(self, delay: float) -> None:
-        """Moves the call to `delay` seconds after this turn began, if that is later than now."""
-        when = self._reactor.woken + delay
-        self.when = max(self.when, when)
-
-    def cancel(self) -> None:
-        """Drops the call. Harmless if the call was already made."""
-        if self.callback is not None:
-            self.callback = None
-            self._reactor.timer_ended()
-
-
 class Reactor:
     """The loop. `run` it; `stop` it from a callback; `close` it once."""
 
@@ -123,9 +99,7 @@ class Reactor:
     ) -> None:
         self._selector = selector or selectors.DefaultSelector()
         self.time = clock
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._live_timers = 0
-        self._serial = itertools.count()  # timers due at the same time run in order of creation
+        self.timers = Timers(clock)
         self._deferred: deque[Callback] = deque()
         self._elsewhere: deque[Callback] = deque()  # calls from other threads
         self._bell: socket.socket | None = None  # an octet written to this ends the sleep
@@ -151,22 +125,8 @@ class Reactor:
         self._each_turn.append(callback)
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
-        """Makes a call in `delay` seconds, or soon after if the loop is busy."""
-        timer = Timer(self, self.time() + delay, callback)
-        heapq.heappush(self._timers, (timer.when, next(self._serial), timer))
-        self._live_timers += 1
-        return timer
-
-    def timer_ended(self) -> None:
-        """Counts a timer that ran or was cancelled, so that dead timers do not fill the heap.
-
-        A server cancels nearly every timer that it makes. If each stayed in the heap for an hour,
-        that would be a leak (25). The heap is rebuilt when half are dead, which costs O(1) a timer.
-        """
-        self._live_timers -= 1
-        if len(self._timers) > 2 * self._live_timers + 64:
-            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
-            heapq.heapify(self._timers)
+        """Makes a call `delay` seconds from now, or as soon after as the loop gets to it."""
+        return self.timers.later(delay, callback)
 
     def run(self) -> None:
         """Turns until `stop` is called. After an earlier `stop`, it does not turn at all."""
@@ -194,12 +154,13 @@ class Reactor:
             wanted = events & registration.interest
             if wanted:
                 registration.callback(wanted)
-        if self._timers:
-            # After a stop (Ctrl-Z), `select` returns late and with nothing, although much may have
-            # arrived. What has arrived counts before deadlines. So the loop looks once more first.
-            late = self.woken - self._timers[0][0] > OVERSLEPT
+        due = self.timers.next()
+        if due is not None and due <= self.woken:
+            # A process that was stopped (Ctrl-Z) comes out of `select` late and empty-handed, when
+            # much may have arrived. That counts first: so there is another look, in the next turn.
+            late = self.woken - due > OVERSLEPT
             if ready or timeout == 0 or not late:
-                self._run_timers()
+                self.timers.run(self.woken)  # not later: what has arrived since counts first
         for _ in range(deferred):
             self._deferred.popleft()()
         self.turns += 1
@@ -213,26 +174,8 @@ class Reactor:
         """
         if self._deferred:
             return 0
-        while self._timers and self._timers[0][2].callback is None:  # cancelled
-            heapq.heappop(self._timers)
-        if self._timers:
-            return min(max(0, self._timers[0][0] - self.time()), LONGEST_SLEEP)
-        return None
-
-    def _run_timers(self) -> None:
-        now = self.woken  # the time of the look: what has arrived since counts before deadlines
-        due: list[Timer] = []  # collected first, so that timers they add wait for the next turn
-        while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
-            if timer.callback is not None and timer.when > now:  # it was postponed
-                heapq.heappush(self._timers, (timer.when, next(self._serial), timer))
-            else:
-                due.append(timer)
-        for timer in due:
-            callback = timer.callback  # None if cancelled, perhaps by an earlier one
-            if callback is not None:
-                timer.cancel()
-                callback()
+        due = self.timers.next()
+        return None if due is None else min(max(0, due - self.time()), LONGEST_SLEEP)
 
     # From outside: signal handlers, and other threads
 

@@ -16,14 +16,15 @@ sees: nothing; those who read fast are never dropped.
 
 from house import house
 
-from kv.net.stream import Stream
+from kv.net.patience import Patience
+from kv.net.transport import Transport
 
 from .pitfall import Failure, Pitfall
 
 SECONDS = 60
 
 
-def acknowledged(self: Stream) -> int:
+def acknowledged(self: Transport) -> int:
     return self.sent  # what the kernel took
 
 
@@ -31,8 +32,8 @@ class TestStalled(Pitfall):
     """A client takes 1 KiB a second of what it is owed; whoever takes nothing for 10 s must go."""
 
     usually = "an honest reader that is slow is dropped"
-    handled = Stream._deadline_passed
-    naive = {"kv.net.stream.Stream._acknowledged": acknowledged}
+    handled = Patience.is_over
+    naive = {"kv.net.transport.Transport.acknowledged": acknowledged}
 
     def scenario(self) -> str:
         with house(stream={"stall_timeout": 10}) as h:

@@ -17,6 +17,7 @@ from house import house
 
 from kv.net.stream import Stream
 from kv.net.tcp import NO_LINGER
+from kv.net.transport import Transport
 
 from .pitfall import Failure, Pitfall
 
@@ -25,10 +26,10 @@ REAL_READ = Stream._read
 
 def read(self: Stream) -> None:
     try:
-        self._sock.recv(1, socket.MSG_PEEK)
+        self.transport.sock.recv(1, socket.MSG_PEEK)
     except OSError:  # nothing can be said to a peer that is gone
         self._registration.set(0)
-        self._sock.close()
+        self.transport.sock.close()
         return
     REAL_READ(self)
 
@@ -37,7 +38,7 @@ class TestReset(Pitfall):
     """A client resets its connection in the middle of a line and comes back, twenty times."""
 
     usually = "only a connection that ends politely is cleaned up after"
-    handled = Stream._read
+    handled = Transport.read
     naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:

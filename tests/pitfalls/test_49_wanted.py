@@ -22,6 +22,7 @@ from kv.net.owner import Limits
 from kv.net.reactor import READ, WRITE, Reactor
 from kv.net.stream import Stream
 from kv.net.tls import Tls
+from kv.net.transport import Transport
 from kv.net.turns import Turns
 
 from .pitfall import Failure, Pitfall
@@ -81,7 +82,7 @@ class TestReadWantsToWrite(Pitfall):
     """A client shakes hands. The server has only read so far, and has nothing to say."""
 
     usually = "the handshake never ends: each waits for the other"
-    handled = Stream._opened
+    handled = Transport._opened
     naive = {"kv.net.tls.Tls.pending": pending}
 
     def scenario(self) -> str:

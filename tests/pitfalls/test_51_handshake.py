@@ -20,8 +20,8 @@ from house import house
 
 from kv.net.address import Address
 from kv.net.credentials import server_context
-from kv.net.stream import Stream
 from kv.net.tls import ClearRecords
+from kv.net.transport import Transport
 from kv.server import Server
 
 from .pitfall import Failure, Pitfall
@@ -38,7 +38,7 @@ class TestInLine(Pitfall):
     """One client connects and says nothing; another one comes."""
 
     usually = "one silent client stops the whole server"
-    handled = Stream._opened
+    handled = Transport._opened
     naive = {"kv.server.Server._accepted": accepted}
     patience = 1.0
 

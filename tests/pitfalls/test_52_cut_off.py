@@ -15,8 +15,8 @@ import socket
 
 from house import house
 
-from kv.net.stream import Stream
 from kv.net.tls import Tls
+from kv.net.transport import Transport
 
 from .pitfall import Failure, Pitfall
 
@@ -50,7 +50,7 @@ class TestGoodbye(Pitfall):
     """A client disconnects."""
 
     usually = "the client cannot know whether that was all"
-    handled = Stream._shut_down
+    handled = Transport.shut_down
     naive = {"kv.net.tls.Tls.close_notify": close_notify}
 
     def scenario(self) -> str:
@@ -62,13 +62,13 @@ class TestGoodbye(Pitfall):
             return "close_notify comes, and then FIN"
 
 
-REAL_OPENED = Stream._opened
+REAL_OPENED = Transport._opened
 
 
-def opened(self: Stream, octets: bytes, tls: Tls) -> bytes:
+def opened(self: Transport, octets: bytes, tls: Tls) -> bytes:
     plaintext = REAL_OPENED(self, octets, tls)
     if tls.they_ended:
-        self._unsent += tls.close_notify()  # as asyncio does
+        self.unsent += tls.close_notify()  # as asyncio does
     return plaintext
 
 
@@ -76,8 +76,8 @@ class TestHalfClose(Pitfall):
     """A client ends its side with its last command, and reads on."""
 
     usually = "its replies are lost"
-    handled = Stream._opened
-    naive = {"kv.net.stream.Stream._opened": opened}
+    handled = Transport._opened
+    naive = {"kv.net.transport.Transport._opened": opened}
 
     def scenario(self) -> str:
         with house(tls=True) as h:
