@@ -32,9 +32,9 @@ class Caller:
     """
 
     def __init__(self, target: Target) -> None:
-        self.closed = ""  # why, once it is
+        self.closed = ""  # the reason, once it is closed
         self._process = os.getpid()
-        self._turn = [None]  # whoever holds what is in it may call
+        self._turn = [None]  # a call takes the item out and puts it back at its end
         self._timeout = target.timeout
         self._commands: Iterator[Command] = iter(())
         self._replies: list[str] = []

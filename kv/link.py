@@ -25,8 +25,8 @@ from kv.protocol.messages import Command, Message, Reply
 
 log = logging.getLogger("kv")
 
-#: Commands sent whose replies are still to come; more wait, so that a script of a million
-#: commands takes no more memory than one of a hundred (34).
+#: How many commands may be on their way without a reply. Further ones wait, so a script of a
+#: million commands takes no more memory than one of a hundred (34).
 WINDOW = 64
 #: While more octets than this are unsent, further commands wait.
 UNSENT = 32 * 1024
@@ -35,7 +35,7 @@ LINGER = 2.0
 
 
 class Phase(Enum):
-    """How far the conversation is."""
+    """How far the conversation has come."""
 
     GREETING = "connects, exchanges keys, and waits for the reply to CONNECT"
     TALKING = "commands and replies"
@@ -46,7 +46,7 @@ class Phase(Enum):
 class Link:
     """The client's end of one connection: connects, exchanges keys, sends commands.
 
-    A `raw` link, once connected, carries any octets and judges nothing that comes back.
+    A `raw` link, once connected, carries any octets and checks nothing that comes back.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Link:
         self._target = target
         self._connect = Command.connect(target.wire, target.client_id)
         self._owner = owner
-        self._error: Exception | None = None  # why we close, when it is we who do
+        self._error: Exception | None = None  # why the link closes the connection, if it does
         self._raw = raw
         self._held = False
         self._phase = Phase.GREETING
@@ -162,7 +162,7 @@ class Link:
         conversation = self._conversation
         if conversation.peer is None:
             conversation.read(line)
-            self.send(self._connect)  # not before: the order of the protocol's first three lines
+            self.send(self._connect)  # CONNECT comes after the server's key, as the protocol says
         elif self._raw and self._phase is not Phase.GREETING:
             self._owner.replied(None, conversation.read(line) or "")
         else:
@@ -177,7 +177,7 @@ class Link:
                 self._close()
 
     def line_too_long(self) -> None:
-        """Nothing that a server says has so many octets."""
+        """No line of the protocol has so many octets: a violation."""
         size = self._target.wire.line_size
         self.abort(Violation(f"the server sent a line of more than {size} octets"))
 
@@ -189,7 +189,7 @@ class Link:
         self._moved()
 
     def end_received(self) -> None:
-        """The server closed first: closes, too, with nobody to send the rest to."""
+        """The server closed first. The link closes, too: nobody reads what is unsent."""
         if not self._raw or self._phase is Phase.GREETING:
             self._error = ConnectionError("the server closed the connection")
         assert self._stream is not None
@@ -199,7 +199,7 @@ class Link:
             self._close()
 
     def closed(self, error: Exception | None, ours: bool) -> None:
-        """The socket is closed; an error of `ours` is the caller's to see, too."""
+        """The socket is closed. The owner sees an error of `ours`, too, as it is."""
         if not ours:
             error = self._error or error
             if not self.greeted:
@@ -209,9 +209,7 @@ class Link:
     def _end(self, error: Exception | None) -> None:
         self._stop_waiting()
         self._sock = None
-        log.debug(
-            "the connection as %r has ended: %s", self._target.client_id, error or "as was meant"
-        )
+        log.debug("the connection as %r has ended: %s", self._target.client_id, error or "no error")
         self._owner.ended(error)
 
     def _close(self) -> None:
@@ -225,7 +223,7 @@ class Link:
         limits = Limits(
             line_size=self._target.wire.line_size,
             high_water=sys.maxsize,
-            stall_timeout=2 * self._target.timeout,  # `_wait` comes first
+            stall_timeout=2 * self._target.timeout,  # the deadline of `_wait` is earlier
             linger_timeout=min(LINGER, self._target.timeout),
         )
         turns = Turns(self._reactor, unsent_limit=sys.maxsize)
@@ -245,7 +243,7 @@ class Link:
             self._close()
 
     def _moved(self) -> None:
-        """Something has gone in one direction or the other."""
+        """Octets have moved, in or out."""
         if self._phase in (Phase.TALKING, Phase.LISTENING):
             self._wait()
             self._owner.may_send()
@@ -253,8 +251,9 @@ class Link:
     def _wait(self) -> None:
         """Restarts the deadline, or stops it if the server owes nothing.
 
-        A server that answers before it has read owes no reply, and may still keep us for ever by
-        not reading. The greeting has one deadline for all of it.
+        A server may answer before it has read a command. It then owes no reply, but could still
+        keep the client for ever by not reading. So unsent octets count, too. The greeting has one
+        deadline for all of it.
         """
         if self._stream is None or self._phase in (Phase.GREETING, Phase.OVER):
             return
@@ -266,7 +265,7 @@ class Link:
             self._timer.postpone(self._target.timeout)
 
     def _owes(self) -> bool:
-        """Whether it is the server's turn to say something."""
+        """Whether the server owes a reply, or its end."""
         return bool(self._conversation.awaiting) or self._phase in (Phase.GREETING, Phase.LISTENING)
 
     def _stop_waiting(self) -> None:

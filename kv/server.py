@@ -1,4 +1,4 @@
-"""The listeners and the connections that came of them, within the server's limits."""
+"""The listeners, and the connections that they accepted, within the server's limits."""
 
 import logging
 import socket
@@ -63,7 +63,7 @@ class Server:
         )
         self.connections: dict[Connection, None] = {}  # a set that keeps its order
         self.drops: Counter[str] = Counter()  # by reason
-        self.cut_short = 0  # connections that a stop ended before all was answered and delivered
+        self.cut_short = 0  # connections that a stop ended before every reply was delivered
         self.turns = Turns(reactor, settings.quantum, settings.budget, settings.unsent)
         self._started = reactor.time()
         self._total = 0
@@ -155,7 +155,7 @@ class Server:
         for connection in list(self.connections):
             unanswered = connection.leave()
             self.cut_short += unanswered and not connection.stream.transport.undelivered
-        # Now there are descriptors again: who still waits may be waiting for one (18).
+        # These closes freed descriptors. Connections in the queue may have waited for one (18).
         self.cut_short += sum(listener.refuse() for listener in self._listeners)
         self._stop_if_done()
 

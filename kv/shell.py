@@ -19,7 +19,7 @@ from kv.protocol.messages import Command, Message
 from kv.screen import Order, Progress, Screen, shows_progress
 from kv.typed import LONGEST, Notice, Typed
 
-#: Exit statuses; 2, a wrong option, is argparse's.
+#: Exit statuses. argparse uses 2 for a wrong option.
 OK, FAILED, LOST = 0, 1, 3
 
 #: Seconds in which a second Ctrl-C ends the client.
@@ -29,8 +29,8 @@ TWICE = 2.0
 class Shell:
     """One run of the interactive client.
 
-    `raw` sends everything and judges nothing, `strict` ends a script at the first refusal, `quiet`
-    shows no progress.
+    `raw` sends every line unchecked, `strict` ends a script at the first refusal, `quiet` shows no
+    progress.
     """
 
     def __init__(

@@ -125,7 +125,7 @@ class Reactor:
         self._each_turn.append(callback)
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
-        """Makes a call `delay` seconds from now, or as soon after as the loop gets to it."""
+        """Makes a call in `delay` seconds, or soon after if the loop is busy."""
         return self.timers.later(delay, callback)
 
     def run(self) -> None:
@@ -156,11 +156,11 @@ class Reactor:
                 registration.callback(wanted)
         due = self.timers.next()
         if due is not None and due <= self.woken:
-            # A process that was stopped (Ctrl-Z) comes out of `select` late and empty-handed, when
-            # much may have arrived. That counts first: so there is another look, in the next turn.
+            # After a stop (Ctrl-Z), `select` returns late and with nothing, although much may have
+            # arrived. What has arrived counts before deadlines. So the loop looks once more first.
             late = self.woken - due > OVERSLEPT
             if ready or timeout == 0 or not late:
-                self.timers.run(self.woken)  # not later: what has arrived since counts first
+                self.timers.run(self.woken)  # the time of the look, for the same reason
         for _ in range(deferred):
             self._deferred.popleft()()
         self.turns += 1

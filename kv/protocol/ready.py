@@ -14,11 +14,11 @@ and one with the most bits is above its part.
 #: Octets charged for a ready answer besides its two lines and its key: three string headers, and a
 #: place in two hash tables that are half empty.
 REMEMBERED = 256
-#: Octets charged for the first answer of a session besides: the two tables have eight places even
-#: for one, and the account here has an entry for whoever remembers anything.
+#: Octets charged for the first answer of a session besides. The two tables have eight places even
+#: for one answer, and the account has an entry for each session with answers.
 TABLES = 384
-#: The most that one session may remember, in octets, however few others there are: some 450
-#: answers of one block. So to forget all that one session remembers takes some 50 µs at the most.
+#: The most that one session may remember, in octets: some 450 answers of one block. So to forget
+#: them all takes 50 µs at most.
 SHARE = 192 * 1024
 
 
@@ -83,7 +83,7 @@ class Answers(dict[bytes, bytes]):
             self._lines = {}
             octets += TABLES
         if not memory.has_room(octets):
-            memory.make_room()  # all have less than their parts, or one is over its own
+            memory.make_room()  # this one is below its part, so another is above its own
         self[line] = reply
         self._lines[key] = line
         memory.charge(self, octets)
@@ -103,7 +103,7 @@ class Answers(dict[bytes, bytes]):
         self._memory.charge(self, -self.charged)
 
     def copy_all(self) -> None:
-        """Moves everything to where the allocator has room, as `Table.copy_bucket` does."""
+        """Copies everything to other memory, as `Table.copy_bucket` does."""
         if self._lines is None:
             return
         found = [
