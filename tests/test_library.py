@@ -491,7 +491,7 @@ def test_a_violation_behind_the_last_reply_is_told_in_the_next_call(fake: Fake) 
 
     client = fake(say_too_much)
     assert client.get("x") == "here"
-    with pytest.raises(ConnectionError, match="'and there' to nothing"):
+    with pytest.raises(ConnectionError, match="'and there' without a command"):
         client.get("x")
     assert_closed(client)
 

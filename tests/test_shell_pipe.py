@@ -803,7 +803,7 @@ def test_a_server_that_speaks_without_being_asked_is_left_and_is_status_3(
     assert client.wait() == 3
     out, notices, _ = client.end()
     assert out == ""
-    assert "'PUT: OK' to nothing" in notices
+    assert "'PUT: OK' without a command" in notices
 
 
 def test_a_server_whose_key_line_is_none_is_left_and_is_status_3(

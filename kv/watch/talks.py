@@ -1,6 +1,7 @@
-"""Where the microscope is put on: the methods of messages, and of what people type and see.
+"""The methods that the microscope watches, second part: messages, and what people type and see.
 
-As in `taps.py`. Two methods are private: what a message was, and how TLS goes on, only they know.
+As in `taps.py`. Two methods are private, because only they know what a message was, and which state
+TLS has.
 """
 
 from collections.abc import Iterator
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Talks:
-    """What stands between the methods and their callers while a trace is on."""
+    """The taps between the methods and their callers, while a trace is on."""
 
     def __init__(self, trace: "Trace", taps: Taps) -> None:
         self._trace = trace
         self._taps = taps
-        self._message = ""  # what is worked on
-        self._known: dict[tuple[str, bytes], str] = {}  # the messages that lines were
+        self._message = ""  # the message that the server works on
+        self._known: dict[tuple[str, bytes], str] = {}  # the message of each line, by connection
 
     def all(self) -> Iterator[tuple[type, str, Tap]]:
         """Each method, and the tap for it."""
@@ -84,7 +85,7 @@ class Talks:
         return reply
 
     def _answer(self, call: Any, talk: Any, lines: Any, budget: int, replies: Any) -> None:
-        """Looks at each line while it is handled: from when it is taken until the next one is."""
+        """Tells each line: the time from taking it until taking the next one."""
         if self._taps.who in self._trace.looks:
             self._trace.looks[self._taps.who].talk = talk
         taken: list[tuple[bytes, float]] = []
@@ -117,10 +118,10 @@ class Talks:
             self._trace.tell(self._taps.who, "message", text, start)
 
     def _command(self, call: Any, talk: ClientConversation, command: Command) -> list[bytes]:
-        self._taps.who = self._taps.latest  # a client has one; a command may come from its input
+        self._taps.who = self._taps.latest  # a client has one connection
         texts = " and ".join(shortened(text) for text in command.texts)
         with self._trace.timed(self._taps.who, "command", texts):
-            return list(call(talk, command))  # it is lazy, and the sealing belongs here
+            return list(call(talk, command))  # the iterator is lazy: this seals the texts now
 
     def _reply(
         self, call: Any, talk: ClientConversation, line: bytes

@@ -1,8 +1,8 @@
-"""Where the microscope is put on: the methods of the loop, of sockets and of streams.
+"""The methods that the microscope watches: those of the loop, of sockets and of streams.
 
-A tap stands between a method and its callers: it calls the one for the other, and tells the trace.
-Every method is public, so there are few: what goes on inside of a stream is seen from the figures
-that it changes. The taps of messages are in `talks.py`.
+A tap stands between a method and its callers. It calls the method, and tells the trace. All these
+methods are public, and they are few. What happens inside a stream is seen from the figures that
+change. The taps of messages are in `talks.py`.
 """
 
 import functools
@@ -27,7 +27,7 @@ Tap = Callable[..., object]
 
 
 class Taps:
-    """What stands between the methods and their callers while a trace is on."""
+    """The taps between the methods and their callers, while a trace is on."""
 
     def __init__(self, trace: "Trace", sockets: tuple[type, ...], kinds: tuple[type, ...]) -> None:
         self._trace = trace
@@ -38,8 +38,8 @@ class Taps:
         self._turn, self._part = 0, ""
         self._woken = 0.0
         self._ready: list[str] = []
-        self._queue: list[str] = []  # those who wait for their turn
-        self.who = "loop"  # on whose behalf the thread works now
+        self._queue: list[str] = []  # the connections that wait for their turn
+        self.who = "loop"  # the connection that the thread works for now
 
     def all(self) -> Iterator[tuple[type, str, Tap]]:
         """Each method, and the tap for it."""
@@ -82,7 +82,7 @@ class Taps:
         return f"#{self._count}"
 
     def name(self, thing: object) -> str:
-        """Whose socket, stream or registration that is, or whose stream's owner."""
+        """The name of the connection that a socket, stream, registration or owner belongs to."""
         stream = getattr(thing, "stream", None) or getattr(thing, "_stream", None)
         return self._names.get(thing) or self._names.get(stream, "")
 
@@ -103,7 +103,9 @@ class Taps:
             text = "only looks, as calls are deferred"
         else:
             text = (
-                "until somebody comes" if timeout is None else f"at most {duration(1e6 * timeout)}"
+                "until a descriptor is ready"
+                if timeout is None
+                else f"at most {duration(1e6 * timeout)}"
             )
         if self._part or not self._turn:
             self._turn += 1
@@ -115,7 +117,7 @@ class Taps:
         return ready
 
     def _in_part(self, part: str, who: str, callback: Tap) -> Tap:
-        """The callback, which will run in this part of a turn, on somebody's behalf."""
+        """The callback, wrapped to tell in which part of a turn it runs, and for whom."""
 
         @functools.wraps(callback)
         def called(*args: Any) -> object:
@@ -194,7 +196,7 @@ class Taps:
     # Sockets
 
     def _recv(self, call: Any, sock: Any, size: int) -> bytes:
-        if not self.name(sock):  # the one that ends the loop's sleep, or none of this program's
+        if not self.name(sock):  # the bell of the loop, or a socket of another program
             return bytes(call(sock, size))
         with self._trace.timed(self.name(sock), "recv", "") as text:
             data: bytes = call(sock, size)
@@ -228,7 +230,7 @@ class Taps:
         call(listener, reactor, sock, then)
 
     def _says(self, verb: str, text: str) -> Tap:
-        """Something that needs no more than saying so, before it is done."""
+        """A tap that tells a fixed text before the call."""
 
         def tap(call: Any, thing: Any, *args: object) -> object:
             if self.name(thing) in self._trace.looks or isinstance(thing, Listener):
@@ -242,7 +244,7 @@ class Taps:
         who = self.who = self._names[sock] = self._names[stream] = f"#{self._count}"
         try:
             peer = f" with {shown(sock.getpeername())}"
-        except (AttributeError, OSError):  # it may be gone already
+        except (AttributeError, OSError):  # the peer may be gone already
             peer = ""
         self._trace.tell(who, "accept", f"descriptor {sock.fileno()}: a connection{peer}")
         self._trace.begin()
@@ -263,7 +265,7 @@ class Taps:
         )
 
 
-#: Those who register descriptors that are no connection, and what they are called.
+#: Classes that register descriptors other than connections, and a name for each.
 MAKERS = {"Listener": "listener", "Reactor": "signals", "World": "signals", "Input": "stdin"}
 MAKERS |= {"Output": "stdout", "Connector": "connector"}
 #: The figures of a connection whose socket is closed.
@@ -275,11 +277,11 @@ CLOSED: dict[str, Any] = {
     "interest": "nothing",
 }
 CLOSED |= {"line": 0, "lines": 0, "unsent": 0, "timers": {}}
-#: Who was there before the trace.
+#: The name of a connection that is older than the trace.
 OTHER = "another"
 #: The parts of a turn, after the sleep.
 PARTS = {
-    "ready": "calls back whoever is ready",
+    "ready": "calls the callbacks of ready descriptors",
     "timers": "runs the timers that are due",
     "deferred": "runs the calls that were deferred before this turn",
 }
