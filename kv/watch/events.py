@@ -45,6 +45,7 @@ FIGURES = {
     "undelivered": "octets in the kernel that the peer has not got (simulator)",
     "limits": "the most that each of the five above may be",
     "interest": "the readiness that is asked for: read, write",
+    "why": "why it asks for read or not, and why for write or not",
     "timers": "what is to happen when: name -> microseconds on the clock of `ts`",
     "handled": "how many of its lines were handed over",
     "closed": "true when the socket is closed",

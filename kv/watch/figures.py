@@ -15,10 +15,14 @@ INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, wri
 
 #: Why lines are not handed over, or why they are again.
 HELD = {
-    "PEER": ("the peer does not take its replies", "the peer has taken its replies"),
-    "TURN": ("it goes on when its turn comes", "its turn has come"),
+    "PEER": ("its peer does not take the replies", "its peer has taken the replies"),
+    "TURN": ("others are first, and it waits for its turn", "its turn has come"),
     "OWNER": ("the answer comes from elsewhere", "the answer is there"),
 }
+
+#: What timers wait for, by what they call; the others by its name.
+WAITS = {"handshake_timed_out": "end of handshake", "idled": "end of idling"}
+WAITS |= {"timed_out": "end of waiting", "cut_short": "end of stopping"}
 
 
 class Look:
@@ -53,7 +57,8 @@ class Look:
             "limits": limits,
         }
         if self.registration is not None:
-            now["interest"] = INTEREST[self.registration.interest]
+            interest = self.registration.interest
+            now |= {"interest": INTEREST[interest], "why": why(interest, now)}
         if self.talk is not None:
             now |= {"state": str(self.talk.state), "name": self.talk.client_id}
         return now | kernel
@@ -80,17 +85,19 @@ def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[st
             yield verb, f"{before[name]} -> {now[name]}", {name: now[name]}
 
 
-def why(interest: int, now: Figures) -> str:
-    """The reason for the readiness that a connection asks for."""
-    if interest & READ:
-        reason = "what comes is thrown away" if now["in"] == "DISCARDING" else "lines may come"
+def why(interest: int, now: Figures) -> list[str]:
+    """The reasons for the readiness that a connection asks for, or does not: read, and write."""
+    if now["in"] == "ENDED":
+        reading = "its peer has ended its side"
+    elif now["in"] == "DISCARDING":
+        reading = "what comes is thrown away"
     elif now["holds"]:
-        reason = HELD[str(now["holds"]).partition(", ")[0]][0]
-    elif now["in"] == "ENDED":
-        reason = "the peer has ended its side"
+        reading = HELD[str(now["holds"]).partition(", ")[0]][0]
     else:
-        reason = "it is read in its turn"
-    return f"{now['unsent']:,} octets are unsent; {reason}" if interest & WRITE else reason
+        reading = "lines may come" if interest & READ else "it reads when its turn comes"
+    asked = "replies are unsent" if interest & WRITE else "the replies go out in this turn"
+    idle = "although all is sent" if interest & WRITE else "all is sent"
+    return [reading, asked if now["unsent"] else idle]
 
 
 def duration(microseconds: float) -> str:
@@ -103,5 +110,5 @@ def duration(microseconds: float) -> str:
 
 def named(callback: Any) -> str:
     """What a timer is for, from the name of what it calls."""
-    name: str = callback.__qualname__.rpartition(".")[2]
-    return name.strip("_<>").replace("_", " ")
+    name: str = callback.__qualname__.rpartition(".")[2].strip("_<>")
+    return WAITS.get(name, name.replace("_", " "))

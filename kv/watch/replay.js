@@ -5,7 +5,7 @@ const data = JSON.parse(document.querySelector("#data").textContent);
 const LONG = 250; // microseconds of sleep that are drawn to scale
 const MANY = 12, MOST = 24; // connections: more than that come by how busy they are; are not shown
 const SHAPES = { // of what takes time: how far down, how high, and a sign where it is too short to be seen
-  sleep: [0.4, 0.2], turn: [0.4, 0.2], message: [0, 1], recv: [0.5, 0.5, "▽"], send: [0, 0.5, "△"] };
+  sleep: [0.4, 0.2], turn: [0.4, 0.2], message: [0.75, 0.25], recv: [0.4, 0.6, "▽"], send: [0, 0.6, "△"] };
 const BARS = { line: "incomplete line", lines: "lines waiting", unsent: "replies unsent",
   arrived: "kernel, unread", undelivered: "kernel, unsent" };
 const find = (selector, within = document) => within.querySelector(selector);
@@ -13,12 +13,10 @@ const copy = (id) => find(id).content.firstElementChild.cloneNode(true);
 const make = (tag, textContent = "", className = "") =>
   Object.assign(document.createElement(tag), { textContent, className });
 
-// Puts in a text, and marks it if it is another one than before; or if `key` is.
-function put(element, text, key = text) {
-  const before = element.dataset.key;
+// Puts in a text, and marks it if it is new.
+function put(element, text, isNew) {
   if (element.textContent !== text) element.textContent = text;
-  element.classList.toggle("new", before !== undefined && before !== key);
-  element.dataset.key = key;
+  element.classList.toggle("new", isNew);
 }
 
 function duration(us) {
@@ -68,12 +66,13 @@ class History {
 // The strip of time. Work is drawn to scale, and a long sleep shorter.
 class Strip {
   constructor(canvas, history, go) {
-    Object.assign(this, { canvas, history, left: 0 });
+    Object.assign(this, { canvas, history, left: 0, gaps: [] }); // gaps: where nobody did anything for long
     let over = history.steps[0].start;
     this.bends = [{ time: over, at: 0 }]; // where the scale changes
     const bend = (time, length) => this.bends.push({ time, at: this.bends.at(-1).at + length });
     for (const { idle, start, end } of history.steps) {
       const [from, to] = idle ? [start, end] : [over, start];
+      if (to - from > LONG && !idle) this.gaps.push({ verb: "sleep", start: from, end: to, lasted: to - from, idle: true });
       if (to - from > LONG) {
         bend(from, from - this.bends.at(-1).time);
         bend(to, LONG * (1 + Math.log10((to - from) / LONG)));
@@ -106,10 +105,11 @@ class Strip {
     const width = (this.width = canvas.clientWidth), height = this.row * rows.length + 34;
     canvas.style.height = `${height + 2}px`; // and the border
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
-    Object.assign(pen, { font: "11px system-ui, sans-serif", textBaseline: "middle" }).scale(ratio, ratio);
+    Object.assign(pen, { font: "12px system-ui, sans-serif", textBaseline: "middle" }).scale(ratio, ratio);
     const now = this.place(steps[at].end) - this.left;
     if (now < 0.03 * this.shown || now > 0.97 * this.shown) this.left += now - 0.2 * this.shown;
     this.left = Math.max(0, Math.min(this.left, this.whole - this.shown));
+    for (const gap of this.gaps) this.shape(pen, gap, 16, colours);
     let label = 0, i = at;
     while (i > 0 && this.x(steps[i].end) > 60) i -= 1;
     for (; i < steps.length && this.x(steps[i].start) < width; i += 1) {
@@ -149,7 +149,7 @@ class Strip {
 class Lane {
   constructor(lane, page) {
     Object.assign(this, lane, { page, history: new History(lane), root: copy("#lane") });
-    find("h2", this.root).textContent = lane.title + (lane.says && `: ${lane.says}`);
+    find("h2", this.root).textContent = find("h2", this.root).title = lane.title + (lane.says && `: ${lane.says}`);
     find("main").append(this.root);
     const go = (step) => page.go(page.moments.findIndex((all) => all[page.lanes.indexOf(this)] >= step));
     this.strip = new Strip(find("canvas", this.root), this.history, go);
@@ -168,11 +168,12 @@ class Lane {
     find(".cards", this.root).replaceChildren(...this.cards.map((card) => card.root), ...rest);
   }
 
-  show(at, colours) {
+  show(at, since, colours) {
     const { history, root } = this, { who, verb, text, place } = history.steps[at];
-    root.classList.toggle("wrong", this.wrong !== null && at >= this.wrong);
+    const wrong = this.wrong !== null && at >= this.wrong;
+    find(".wrong", root).textContent = wrong ? `⚠ It goes wrong: ${this.because}` : "";
     find(".caption", root).textContent = [history.label(who), verb, text].filter(Boolean).join(" · ");
-    for (const card of this.cards) card.show(at, history.steps[at]);
+    for (const card of this.cards) card.show(at, since, history.steps[at]);
     this.cards.find((card) => card.who === who)?.root.scrollIntoView({ block: "nearest" });
     this.showTurn(at, history.figures("loop", at) ?? {});
     this.showSource(place);
@@ -194,9 +195,10 @@ class Lane {
     }
     log.replaceChildren(...rows);
     log.scrollTop = 1e6;
-    const asleep = slept === undefined ? "" : most === 0 ? "not at all; " : `${duration(slept)}; `;
-    const says = { sleeping: `${asleep}ready: ${woken.join(", ") || "nobody"}`, ready: done.ready.join(", "),
-      timers: done.timers.join(", "), deferred: `${done.deferred} → queue: ${queue.join(", ") || "empty"}` };
+    const list = (names, else_ = "nobody") => names.join(", ") || else_;
+    const asleep = most === 0 ? "only looks, as calls are deferred" : slept === undefined ? "" : `slept ${duration(slept)}`;
+    const says = { sleeping: `${asleep}\nready: ${list(woken)}`, ready: `called back: ${list(done.ready)}`,
+      timers: `due: ${list(done.timers)}`, deferred: `ran: ${list(done.deferred)}\nqueue: ${list(queue)}` };
     for (const box of this.root.querySelectorAll(".loop li")) {
       box.classList.toggle("now", box.dataset.part === part);
       box.lastElementChild.textContent = says[box.dataset.part];
@@ -222,23 +224,27 @@ class Card {
     this.root.onkeydown = ({ key }) => key === "Enter" && lane.page.follow(who);
   }
 
-  show(at, step) {
-    const { who, root, lane: { history } } = this, all = history.figures(who, at) ?? {};
-    const { interest = "nothing", timers = {}, limits = {}, closed = false } = all, gone = closed || !all.limits;
+  show(at, since, step) {
+    const { who, root, lane: { history } } = this, now = this.says(at), before = this.says(since);
+    const { limits = {}, timers, ...all } = history.figures(who, at) ?? {}, then = history.figures(who, since) ?? {};
     root.classList.toggle("now", step.who === who);
-    root.classList.toggle("absent", gone);
+    root.classList.toggle("absent", all.closed || !all.in);
     root.classList.toggle("followed", find("#follow").value === who);
-    const left = Object.entries(timers).map(([name, due]) => `${name} in ${duration(Math.max(0, due - step.end))}`);
-    const light = (name) => (interest.includes(name) ? "● " : "○ ") + name;
-    const says = { who: history.label(who), state: closed ? "closed" : gone ? "not here yet" : all.state,
-      in: all.in, out: all.out, holds: all.holds && `held: ${all.holds}`, last: all.last ?? "no message yet",
-      reads: light("read"), writes: light("write") };
-    for (const [name, text] of Object.entries(says)) put(this.parts[name], text ?? "");
-    put(this.parts.timers, left.join("; ") || "no timer", JSON.stringify(timers));
-    for (const [name, limit] of Object.entries(limits)) this.bar(name, all[name] ?? 0, limit);
+    for (const [name, text] of Object.entries(now)) put(this.parts[name], text, before[name] !== text);
+    const left = Object.entries(timers ?? {}).map(([name, due]) => `${name} in ${duration(Math.max(0, due - step.end))}`);
+    put(this.parts.timers, left.join("; ") || "no timer", JSON.stringify(timers) !== JSON.stringify(then.timers));
+    for (const [name, limit] of Object.entries(limits)) this.bar(name, all[name] ?? 0, limit, then[name]);
   }
 
-  bar(name, size, limit) {
+  says(at) { // what the card says then; of a timer and a buffer, see above
+    const { who, lane: { history } } = this, all = history.figures(who, at) ?? {}, [reading, writing] = all.why ?? [];
+    const { interest = "" } = all, light = (name) => (interest.includes(name) ? "● " : "○ ") + name;
+    return { who: history.label(who), state: all.closed ? "closed" : all.in ? (all.state ?? "") : "not here yet",
+      in: all.in ?? "", out: all.out ?? "", holds: all.holds ? `held: ${all.holds}` : "", reads: light("read"),
+      reading: reading ?? "", writes: light("write"), writing: writing ?? "", last: all.last ?? "no message yet" };
+  }
+
+  bar(name, size, limit, before = 0) {
     if (!this.bars[name]) {
       this.bars[name] = [make("dd"), make("dd")];
       find("dl", this.root).append(make("dt", BARS[name]), ...this.bars[name]);
@@ -246,7 +252,7 @@ class Card {
     const [bar, number] = this.bars[name], full = size > 0 && size >= limit;
     bar.style.setProperty("--share", full ? "100%" : `${(100 * size) / (limit || 1)}%`);
     bar.classList.toggle("full", full);
-    put(number, `${size.toLocaleString("en")} / ${limit.toLocaleString("en")}`);
+    put(number, `${size.toLocaleString("en")} / ${limit.toLocaleString("en")}`, size !== before);
   }
 }
 
@@ -284,10 +290,11 @@ class Page {
     this.goToAddress();
   }
 
-  go(moment) {
-    const { turns, moments } = this, at = Math.max(0, Math.min(moments.length - 1, moment));
-    const turn = upTo(turns, at), since = at - turns[turn], colours = this.colours();
-    this.lanes.forEach((lane, i) => lane.show(moments[at][i], colours));
+  go(moment, before = moment - 1) { // what has changed since `before` is marked
+    const { turns, moments } = this, within = (m) => Math.max(0, Math.min(moments.length - 1, m));
+    const at = within(moment), turn = upTo(turns, at), since = at - turns[turn], colours = this.colours();
+    this.before = within(Math.min(before, at - 1));
+    this.lanes.forEach((lane, i) => lane.show(moments[at][i], moments[this.before][i], colours));
     find("#where").textContent = `turn ${turn} of ${turns.length - 1} · step ${at + 1} of ${moments.length}`;
     this.at = at;
     clearTimeout(this.soon); // browsers allow only so many changes of an address
@@ -308,12 +315,12 @@ class Page {
 
   follow(who) { // or nobody any more
     find("#follow").value = find("#follow").value === who ? "" : who;
-    this.go(this.at);
+    this.go(this.at, this.before);
   }
 
   choose() {
     for (const lane of this.lanes) lane.choose(find("#filter").value);
-    this.go(this.at);
+    this.go(this.at, this.before);
   }
 
   play(on) {
@@ -331,17 +338,18 @@ class Page {
   listen() {
     const zoom = (factor) => {
       for (const { strip } of this.lanes) strip.shown = Math.min(strip.whole, Math.max(50, factor * strip.shown));
-      this.go(this.at);
+      this.go(this.at, this.before);
     };
     const keys = { // key: what it does, and the button that does it, too
       Home: [() => this.go(0), "|◀", "to the start: Home"],
-      ArrowUp: [() => this.go(this.turns[upTo(this.turns, this.at - 1)] ?? 0), "◀ turn", "a turn back: ↑"],
-      ArrowLeft: [() => this.go(this.at - 1), "◀ step", "a step back: ←"],
+      ArrowUp: [() => this.go(this.turns[upTo(this.turns, this.at - 1)] ?? 0), "↑ turn", "a turn back: ↑"],
+      ArrowLeft: [() => this.go(this.at - 1), "← step", "a step back: ←"],
       " ": [() => this.play(!this.playing), "▶ play", "play or stop: space"],
-      ArrowRight: [() => this.go(this.at + 1), "step ▶", "a step on: →"],
-      ArrowDown: [() => this.go(this.turns[upTo(this.turns, this.at) + 1] ?? Infinity), "turn ▶", "a turn on: ↓"],
+      ArrowRight: [() => this.go(this.at + 1), "step →", "a step on: →"],
+      ArrowDown: [() => this.go(this.turns[upTo(this.turns, this.at) + 1] ?? Infinity, this.at), "turn ↓", "a turn on: ↓"],
       End: [() => this.go(Infinity), "▶|", "to the end: End"],
       w: [() => this.go(Math.max(this.wrong, 0)), this.wrong < 0 ? "" : "⚠ wrong", "to where it goes wrong: w"],
+      "?": [() => find("dialog").showModal(), "?", "what this page shows: ?"],
       p: [() => this.goToNext(-1)], n: [() => this.goToNext(1)], "/": [() => find("#filter").focus()],
       "+": [() => zoom(0.5)], "-": [() => zoom(2)],
     };
@@ -359,7 +367,7 @@ class Page {
     find("#speed").onchange = () => this.play(Boolean(this.playing));
     find("#follow").onchange = find("#filter").oninput = () => this.choose();
     window.addEventListener("hashchange", () => this.goToAddress());
-    window.addEventListener("resize", () => this.go(this.at));
+    window.addEventListener("resize", () => this.go(this.at, this.before));
   }
 }
 

@@ -141,7 +141,7 @@ class Taps:
         call(registration, interest)
         if interest != before:
             look = self._trace.looks.get(who)
-            reason = f": {why(interest, look.figures())}" if look else ""
+            reason = f": {'; '.join(why(interest, look.figures()))}" if look else ""
             self._trace.tell(who, "watch", INTEREST[interest] + reason)
 
     def _call_soon(self, call: Any, reactor: Any, callback: Any) -> None:
@@ -272,6 +272,7 @@ CLOSED: dict[str, Any] = {
     "out": "BROKEN",
     "holds": "",
     "interest": "nothing",
+    "why": [],
 }
 CLOSED |= {"line": 0, "lines": 0, "unsent": 0, "timers": {}}
 #: Who was there before the trace.

@@ -191,7 +191,7 @@ def page_of(entry: Entry, way: type[Pitfall], source: str = "") -> str:
     found = WRONG[way.__name__](usual.events) if way.__name__ in WRONG else None
     usual.wrong = len(usual.events) - 1 if found is None else found
     here = lane("Here", way().holds)
-    return page(f"{entry.number}. {entry.title}", [usual, here], source=source)
+    return page(f"{entry.number}. {entry.title}", [usual, here], scene(way), source)
 
 
 def scene(way: type[Pitfall]) -> str:
