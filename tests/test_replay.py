@@ -131,7 +131,7 @@ def test_what_has_changed_is_marked_and_nothing_else(browser: Browser, shown: Pa
     browser.evaluate(f"page.go({step})")
     assert browser.texts(".caption")[0].startswith("#1 alice · recv")
     marked = browser.evaluate(
-        "[...document.querySelectorAll('.new')].map((e) => e.closest('article').textContent)"
+        "[...document.querySelectorAll('.cards .new')].map((e) => e.closest('article').textContent)"
     )
     assert marked and all(text.strip().startswith("#1 alice") for text in marked)
 

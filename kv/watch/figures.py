@@ -21,8 +21,8 @@ HELD = {
 }
 
 #: What timers wait for, by what they call; the others by its name.
-WAITS = {"handshake_timed_out": "end of handshake", "idled": "end of idling"}
-WAITS |= {"timed_out": "end of waiting", "cut_short": "end of stopping"}
+WAITS = {"handshake_timed_out": "handshake limit", "idled": "idle limit"}
+WAITS |= {"timed_out": "limit", "cut_short": "stop limit"}
 
 
 class Look:
@@ -92,7 +92,8 @@ def why(interest: int, now: Figures) -> list[str]:
     elif now["in"] == "DISCARDING":
         reading = "what comes is thrown away"
     elif now["holds"]:
-        reading = HELD[str(now["holds"]).partition(", ")[0]][0]
+        held = HELD[str(now["holds"]).partition(", ")[0]][0]
+        reading = f"still, though {held}" if interest & READ else held
     else:
         reading = "lines may come" if interest & READ else "it reads when its turn comes"
     asked = "replies are unsent" if interest & WRITE else "the replies go out in this turn"

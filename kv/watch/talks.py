@@ -72,6 +72,8 @@ class Talks:
         return opened
 
     def _seal(self, call: Any, key: PrivateKey, text: bytes) -> bytes:
+        if self._taps.who == "loop":  # it is none of this program's
+            return bytes(call(key, text))
         with self._trace.timed(self._taps.who, "seal", f"{len(text)} octets, with the private key"):
             sealed: bytes = call(key, text)
         self._trace.begin()

@@ -95,22 +95,23 @@ class Taps:
         trace.settle()
         if timeout != 0:
             trace.flush()
-        start = trace.now()
-        ready = call(selector, timeout)
-        woken = [f"{self.name(key.data) or OTHER} {INTEREST[events]}" for key, events in ready]
-        if timeout == 0:
-            text = "only looks, as calls are deferred"
-        else:
-            text = (
-                "until somebody comes" if timeout is None else f"at most {duration(1e6 * timeout)}"
-            )
-        if self._part or not self._turn:
-            self._turn += 1
-        self._part = ""
-        now: Figures = {"turn": self._turn, "part": "sleeping", "woken": woken}
-        now |= {"queue": list(self._queue), "most": None if timeout is None else 1e6 * timeout}
-        trace.slept(f"{text}; ready: {', '.join(woken) or 'nobody'}", start, now)
-        self._woken = trace.now()
+        start, ready = trace.now(), []
+        try:
+            ready = call(selector, timeout)
+        finally:
+            woken = [f"{self.name(key.data) or OTHER} {INTEREST[events]}" for key, events in ready]
+            if timeout == 0:
+                text = "only looks, as calls are deferred"
+            else:
+                most = "until somebody comes" if timeout is None else duration(1e6 * timeout)
+                text = most if timeout is None else f"at most {most}"
+            if self._part or not self._turn:
+                self._turn += 1
+            self._part = ""
+            now: Figures = {"turn": self._turn, "part": "sleeping", "woken": woken}
+            now |= {"queue": list(self._queue), "most": None if timeout is None else 1e6 * timeout}
+            trace.slept(f"{text}; ready: {', '.join(woken) or 'nobody'}", start, now)
+            self._woken = trace.now()
         return ready
 
     def _in_part(self, part: str, who: str, callback: Tap) -> Tap:
@@ -192,11 +193,11 @@ class Taps:
 
     # Sockets
 
-    def _recv(self, call: Any, sock: Any, size: int) -> bytes:
+    def _recv(self, call: Any, sock: Any, size: int, *flags: int) -> bytes:
         if not self.name(sock):  # the one that ends the loop's sleep, or none of this program's
-            return bytes(call(sock, size))
+            return bytes(call(sock, size, *flags))
         with self._trace.timed(self.name(sock), "recv", "") as text:
-            data: bytes = call(sock, size)
+            data: bytes = call(sock, size, *flags)
             text.append(f"{len(data)} of {size} octets" if data else "the end: their FIN")
             return data
 

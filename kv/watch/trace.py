@@ -176,8 +176,8 @@ class Trace:
         except BlockingIOError:
             better.append("would block")
             raise
-        except Exception as error:
-            better.append(str(error))
+        except BaseException as error:
+            better.append(str(error) or type(error).__name__)
             raise
         finally:
             self.tell(who, verb, better[-1], start)

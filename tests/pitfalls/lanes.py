@@ -13,7 +13,6 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import socket
@@ -21,13 +20,16 @@ from typing import Any
 from unittest import mock
 
 import house
+from simulation.kernel import Selector
+from simulation.sockets import Socket
 
 from kv.watch.events import Event, read
 from kv.watch.replay import Lane, page
-from kv.watch.trace import Trace
+from kv.watch.trace import SELECTORS, Trace
 
 from .gallery import Entry
-from .pitfall import ROOT, Pitfall
+from .moments import moment
+from .pitfall import ROOT, Failure, Pitfall
 
 #: The page that leads to the others.
 INDEX = """<!doctype html>
@@ -50,48 +52,13 @@ MOST = 6000
 GALLERY = (22, 8, 6, 1, 3, 4, 7, 12, 16, 24)
 
 
-def greedy(events: list[Event]) -> int | None:
-    """Where somebody gets more than a hundred messages handled in a turn, while others wait."""
-    handled: Counter[tuple[int, str]] = Counter()
-    turn = 0
-    for i, event in enumerate(events):
-        turn += event.verb == "sleep"
-        handled[turn, event.track] += event.verb == "message"
-        if handled[turn, event.track] > 100:
-            return i
-    return None
-
-
-def first(pattern: str) -> Callable[[list[Event]], int | None]:
-    """Finds the first event of which "verb text" matches."""
-
-    def found(events: list[Event]) -> int | None:
-        told = (f"{event.verb} {event.text}" for event in events)
-        return next((i for i, text in enumerate(told) if re.search(pattern, text)), None)
-
-    return found
-
-
-def above(figure: str, limit: int) -> Callable[[list[Event]], int | None]:
-    """Finds where a figure is above a limit."""
-    sizes = lambda event: event.now.get(figure, 0)  # noqa: E731
-    return lambda events: next((i for i, e in enumerate(events) if int(sizes(e)) > limit), None)
-
-
-#: Where it goes wrong with the usual code. Of the others it is where the scenario sees it: the end.
-WRONG: dict[str, Callable[[list[Event]], int | None]] = {
-    "TestGreedy": greedy,
-    "TestUnreadReplies": above("unsent", 100_000),
-    "TestPieces": first("^state .* -> CLOSED"),
-}
-
-
 class Acts:
     """Tells a trace what the scenario does, and what time it makes pass."""
 
     def __init__(self) -> None:
         self.trace: Trace | None = None
         self.passed = 0.0  # seconds that were not waited for
+        self.over: float | None = None  # when the scenario was, in microseconds
 
     def clock(self) -> float:
         """Seconds, those that passed by hand included."""
@@ -110,6 +77,8 @@ class Acts:
                 ),
                 (house.Guest, "read_on", lambda guest, *_: f"{at(guest.socket)} begins to read"),
                 (house.House, "wait", self._pass),
+                (house.House, "close", self._end),
+                (Failure, "__init__", self._end),
                 (socket, "send", lambda sock, data, *_: f"{at(sock)} sends {size(data)}"),
                 (socket, "shutdown", lambda sock, _: f"{at(sock)} ends its side"),
                 (socket, "close", lambda sock: f"{at(sock)} closes"),
@@ -121,7 +90,13 @@ class Acts:
         self.passed += seconds
         return f"{seconds:g} s pass"
 
-    def _telling(self, owner: type, name: str, say: Callable[..., str]) -> Any:
+    def _end(self, *_: object) -> str:
+        """The scenario has seen what it was to see. What follows is tidying up."""
+        if self.trace is not None:
+            self.over = self.trace.now()
+        return ""
+
+    def _telling(self, owner: Any, name: str, say: Callable[..., str]) -> Any:
         original = getattr(owner, name)
 
         def wrapped(thing: Any, *args: Any, **named: Any) -> Any:
@@ -129,8 +104,10 @@ class Acts:
             here = Path(sys._getframe(1).f_code.co_filename)
             if self.trace is not None and (owner is not socket or here.match("pitfalls/test_*.py")):
                 self.trace.begin()
-                start = self.trace.now()
-                self.trace.tell("scenario", "act", say(thing, *args, **named), start)
+                start, text = self.trace.now(), say(thing, *args, **named)
+                if text:
+                    self.trace.tell("scenario", "act", text, start)
+                    self.over = None
             return original(thing, *args, **named)
 
         return wrapped
@@ -165,16 +142,27 @@ def named(events: list[Event]) -> list[Event]:
     return events
 
 
-def lane(title: str, run: Callable[[], str]) -> Lane:
-    """What a scenario does, and says, when it is run by `run`."""
-    acts = Acts()
+def lane(title: str, pitfall: Pitfall, run: Callable[[], str]) -> Lane:
+    """What happens in a scenario, and what it says, when it is run by `run`.
+
+    Raises `ValueError` if the loop never turns in it.
+    """
+    acts, scenario = Acts(), pitfall.scenario
+    worlds: dict[str, Any] = {"sockets": (socket, Socket), "selectors": (*SELECTORS, Selector)}
+    worlds |= {"clock": acts.clock, "code": ("kv", "tests/pitfalls")}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
-        with acts.told(), open(path, "w") as file:
-            with Trace(False, file, clock=acts.clock, code=("kv", "tests/pitfalls")) as acts.trace:
-                says = run()
-            acts.trace = None
+
+        def traced() -> str:
+            """The scenario, with the code that is to be seen in its place by now."""
+            with acts.told(), Trace(False, path.open("w"), **worlds) as acts.trace:
+                return scenario()
+
+        with mock.patch.object(pitfall, "scenario", traced):
+            says = run()
         events = named(read(path)[0])
+    if acts.over is not None:
+        events = [event for event in events if event.end - (event.lasted or 0) <= acts.over]
     start = next((i for i, event in enumerate(events) if event.verb == "sleep"), 0)
     events = [event for event in events[:start] if event.track != "loop"] + events[start:]
     if len(events) > MOST:
@@ -187,10 +175,13 @@ def page_of(entry: Entry, way: type[Pitfall], source: str = "") -> str:
     """Both lanes. Raises `ValueError`, with the reason, if there is nothing to be seen of them."""
     if not way.naive:
         raise ValueError("no code falls into it where a test could see that")
-    usual = lane("What is usually written", way().fails)
-    found = WRONG[way.__name__](usual.events) if way.__name__ in WRONG else None
-    usual.wrong = len(usual.events) - 1 if found is None else found
-    here = lane("Here", way().holds)
+    if way.wrong is None:
+        raise ValueError("it does not happen in the loop")
+    pitfall = way()
+    usual = lane("What is usually written", pitfall, pitfall.fails)
+    found = moment(way.wrong, usual.events)
+    usual.wrong, usual.because = len(usual.events) - 1 if found is None else found, way.usually
+    here = lane("Here", pitfall, pitfall.holds)
     return page(f"{entry.number}. {entry.title}", [usual, here], scene(way), source)
 
 
