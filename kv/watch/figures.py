@@ -16,7 +16,7 @@ INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, wri
 #: Why lines are not handed over, or why they are again.
 HELD = {
     "PEER": ("its peer does not take the replies", "its peer has taken the replies"),
-    "TURN": ("others are first, and it waits for its turn", "its turn has come"),
+    "TURN": ("it waits for its turn", "its turn has come"),
     "OWNER": ("the answer comes from elsewhere", "the answer is there"),
 }
 
@@ -74,7 +74,7 @@ def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[st
     """Verb, text and figures of each change that is worth a sentence of its own."""
     old, new = (set(str(one.get("holds", "")).split(", ")) - {""} for one in (before, now))
     for name in sorted(new - old):
-        then = "" if name == "TURN" else ": nothing is read, and no line handed over"
+        then = "" if name == "TURN" else "; nothing is read"
         yield "hold", f"{name}: {HELD[name][0]}{then}", {"holds": now["holds"]}
     for name in sorted(old - new):
         yield "go on", f"{name}: {HELD[name][1]}", {"holds": now["holds"]}

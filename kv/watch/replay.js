@@ -233,7 +233,7 @@ class Card {
 
   says(at, time) { // part by part what the card has to say
     const { history } = this.lane, all = history.figures(this.who, at), size = {};
-    const { limits = {}, timers = {}, interest = "", in: incoming, out, holds, last, why: [reading, writing] = [] } = all;
+    const { limits = {}, timers = {}, in: incoming, out, holds, interest = "", why: [reading, writing] = [] } = all;
     for (const name of Object.keys(this.bars)) {
       size[name] = [all[name] ?? 0, limits[name] ?? 0].map((octets) => octets.toLocaleString("en")).join(" / ");
     }
@@ -242,7 +242,7 @@ class Card {
     const state = all.closed ? "closed" : all.in ? all.state : "not here yet";
     return { who: history.label(this.who), state, in: incoming, out, holds: holds && `held: ${holds}`,
       reads: light("read"), reading, writes: light("write"), writing, timers: left.join("; ") || "none",
-      last: last ?? "none yet", ...size };
+      last: all.last ?? "none yet", ...size };
   }
 }
 

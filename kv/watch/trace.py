@@ -105,6 +105,7 @@ class Trace:
 
     def __exit__(self, *_: object) -> None:
         self.settle()
+        self._wake()
         self._undo.close()
 
     def _wrap(self, owner: type, name: str, tap: Callable[..., object]) -> None:
@@ -216,11 +217,15 @@ class Trace:
             self._put(replace(event, verb=verb, text=text, now=figures))
             self._seen[event.track] = self._seen[event.track] | figures
 
-    def _put(self, event: Event) -> None:
+    def _wake(self) -> None:
+        """Tells the last sleep, which is over now."""
         if self._sleep is not None:
             sleep, self._sleep = self._sleep, None
             sleep.now["slept"] = round(sleep.lasted or 0, 1)
             self._put(sleep)
+
+    def _put(self, event: Event) -> None:
+        self._wake()
         if self._writer is not None:
             self._writer.write(event)
         if not self._lines or (event.track == "loop" and event.verb != "sleep"):

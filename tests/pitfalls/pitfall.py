@@ -36,9 +36,9 @@ class Pitfall:
     shown: ClassVar[str] = "r"
     #: What happens with the usual code, as the end of "What is usually written: …".
     usually: ClassVar[str] = ""
-    #: Where in a trace of that it is seen to go wrong (see `moments.py`); None if the loop has no
-    #: part in it.
+    #: Where in a trace of that it is seen to go wrong (see `moments.py`); or why it is not seen.
     wrong: ClassVar[Any] = None
+    unseen: ClassVar[str] = "no code falls into it where a test could see that"
     #: The function or method, or where there is none the name ("kv.net.stream.KERNEL_BUFFER"),
     #: in which it is handled.
     handled: ClassVar[Any] = None

@@ -16,6 +16,7 @@ from house import house
 
 from kv.net.stream import Stream
 
+from .moments import loses
 from .pitfall import Failure, Pitfall
 
 
@@ -31,6 +32,7 @@ class TestHalfClose(Pitfall):
     """A client asks 300 times for a value of 265 characters, ends its side, and only then reads."""
 
     usually = "a peer that has said all it had to say loses the replies still owed to it"
+    wrong = loses
     handled = Stream._read
     naive = {"kv.net.stream.Stream._read": read}
 

@@ -27,6 +27,7 @@ from kv.net.reactor import Reactor
 from kv.net.stream import Stream
 from kv.net.turns import Turns
 
+from .moments import loses, never
 from .pitfall import Failure, Pitfall
 
 
@@ -39,6 +40,7 @@ class TestAccept(Pitfall):
     """Two listeners share a socket, as two processes do after a fork. Ten clients come."""
 
     usually = "the loop ends with an exception"
+    wrong = never("^#2 accept")
     handled = Listener._ready
     naive = {"kv.net.listener.Listener._ready": ready}
 
@@ -68,6 +70,7 @@ class TestReceive(Pitfall):
 
     shown = "s"
     usually = "a client with whom nothing is wrong is dropped"
+    wrong = "^#1 abort"
     handled = Stream._read
     naive = {"kv.net.stream.Stream._read": read}
 
@@ -98,6 +101,7 @@ class TestSend(Pitfall):
     """A client that does not read yet asks for a value of 265 characters 300 times."""
 
     usually = "a client that reads slowly is dropped"
+    wrong = loses
     handled = Stream._send
     naive = {"kv.net.stream.Stream._send": send}
 

@@ -18,6 +18,7 @@ from house import house
 
 from kv.net.stream import Stream
 
+from .moments import loses
 from .pitfall import Failure, Pitfall
 
 SECONDS = 60
@@ -31,6 +32,7 @@ class TestStalled(Pitfall):
     """A client takes 1 KiB a second of what it is owed; whoever takes nothing for 10 s must go."""
 
     usually = "an honest reader that is slow is dropped"
+    wrong = loses
     handled = Stream._deadline_passed
     naive = {"kv.net.stream.Stream._acknowledged": acknowledged}
 

@@ -24,6 +24,7 @@ from kv.net.stream import Stream
 from kv.net.tls import Tls
 from kv.net.turns import Turns
 
+from .moments import never, spins
 from .pitfall import Failure, Pitfall
 
 REAL_LOOK_AHEAD = Stream._look_ahead
@@ -48,6 +49,7 @@ class TestWriteWantsToRead(Pitfall):
 
     shown = "m"
     usually = "the loop waits for room that is there, and spins"
+    wrong = spins
     handled = Tls.write
     naive = {"kv.net.stream.Stream._look_ahead": look_ahead}
 
@@ -81,6 +83,7 @@ class TestReadWantsToWrite(Pitfall):
     """A client shakes hands. The server has only read so far, and has nothing to say."""
 
     usually = "the handshake never ends: each waits for the other"
+    wrong = never("^#1 message key line")
     handled = Stream._opened
     naive = {"kv.net.tls.Tls.pending": pending}
 
