@@ -12,10 +12,9 @@ const copy = (id) => find(id).content.firstElementChild.cloneNode(true);
 const make = (tag, textContent = "", className = "") =>
   Object.assign(document.createElement(tag), { textContent, className });
 
-function duration(us) {
-  if (us < 1000) return `${us.toFixed(us < 10 ? 1 : 0)} µs`;
-  return us < 1e6 ? `${(us / 1e3).toFixed(1)} ms` : `${(us / 1e6).toFixed(us < 1e7 ? 2 : us < 1e8 ? 1 : 0)} s`;
-}
+const duration = (us) =>
+  us < 1e3 ? `${us.toFixed(us < 10 ? 1 : 0)} µs` : us < 1e6 ? `${(us / 1e3).toFixed(1)} ms`
+    : `${(us / 1e6).toFixed(us < 1e7 ? 2 : us < 1e8 ? 1 : 0)} s`;
 
 // The index of the last of `things`, which are in order, whose `value` is not above `limit`; or -1.
 function upTo(things, limit, value = (thing) => thing) {
@@ -103,7 +102,7 @@ class Strip {
     for (; i < steps.length && this.x(steps[i].start) < width; i += 1) {
       const row = rows.indexOf(steps[i].who), x = this.x(steps[i].end);
       if (row >= 0) this.shape(pen, steps[i], 16 + this.row * row, colours);
-      if (steps[i].verb !== "sleep" || x < label) continue;
+      if (steps[i].verb !== "sleep" || x < label || x > width - 50) continue;
       pen.fillStyle = colours.ink;
       pen.fillText(`turn ${steps[i].turn}`, x, 8);
       label = x + 60; // the next label is not before here
@@ -151,20 +150,23 @@ class Lane {
     const followed = find("#follow").value, named = (who) => this.history.label(who).includes(text);
     const shown = this.everybody.filter((who) => who === followed || named(who)), more = shown.length - MOST;
     this.cards = shown.filter((who, i) => i < MOST || who === followed).map((who) => new Card(who, this));
-    const rest = more > 0 ? [make("p", `and ${more} more, which did less: narrow what is shown`)] : [];
-    find(".cards", this.root).replaceChildren(...this.cards.map((card) => card.root), ...rest);
+    const rest = make("p", more > 0 ? `and ${more} more, which did less: / finds them` : "");
+    find(".cards", this.root).replaceChildren(...this.cards.map((card) => card.root), rest);
   }
 
   show(at, since, colours) {
     const { history, root } = this, { who, verb, text, place } = history.steps[at];
     find(".wrong", root).textContent = at >= (this.wrong ?? Infinity) ? `⚠ ${this.because}` : "";
     find(".caption", root).textContent = [history.label(who), verb, text].filter(Boolean).join(" · ");
-    for (const card of this.cards) card.show(at, since, history.steps[at]);
-    this.cards.find((card) => card.who === who)?.root.scrollIntoView({ block: "nearest" });
+    const { cards } = this, acts = ({ who: whose }) => whose === who;
+    if (who[0] === "#" && cards.length > MOST - 1 && !cards.some(acts)) cards.at(-1).who = who; // as not all are shown
+    for (const card of cards) card.show(at, since, history.steps[at]);
+    cards.find(acts)?.root.scrollIntoView({ block: "nearest" });
     this.showTurn(at, history.figures("loop", at));
     this.showSource(place);
     const others = [...history.past.keys()].filter((name) => name[0] !== "#" && name !== "loop");
-    this.strip.draw(at, ["loop", ...others, ...this.cards.map((card) => card.who)], colours);
+    const rows = cards.map((card) => card.who), last = rows.indexOf(who) < MANY ? rows[MANY - 1] : who;
+    this.strip.draw(at, ["loop", ...others, ...rows.slice(0, MANY - 1), ...(last ? [last] : [])], colours);
   }
 
   // The loop and the log: what this turn has done so far, part by part and line by line.
@@ -182,7 +184,7 @@ class Lane {
     log.replaceChildren(...rows);
     log.scrollTop = 1e6;
     const list = (names) => names.join(", ") || "nobody";
-    const asleep = slept === undefined ? "" : most === 0 ? "only looks: deferred calls" : `slept ${duration(slept)}`;
+    const asleep = slept === undefined ? "" : most === 0 ? "only looks" : `slept ${duration(slept)}`;
     const says = { sleeping: `${asleep}\nready: ${list(woken)}`, ready: `called back: ${list(done.ready)}`,
       timers: `due: ${list(done.timers)}`, deferred: `ran: ${list(done.deferred)}\nqueue: ${list(queue)}` };
     for (const box of this.root.querySelectorAll(".loop li")) {
@@ -210,8 +212,8 @@ class Card {
       [this.bars[name], this.parts[name]] = [make("dd"), make("dd")];
       find("dl", this.root).append(make("dt", BARS[name]), this.bars[name], this.parts[name]);
     }
-    this.root.onclick = () => lane.page.follow(who);
-    this.root.onkeydown = ({ key }) => key === "Enter" && lane.page.follow(who);
+    this.root.onclick = () => lane.page.follow(this.who);
+    this.root.onkeydown = ({ key }) => key === "Enter" && lane.page.follow(this.who);
   }
 
   show(at, since, { who, end }) {

@@ -35,7 +35,7 @@ class Taps:
         self._registrations: dict[str, Registration] = {}
         self._count = 0
         self._turn, self._part = 0, ""
-        self._woken = 0.0
+        self._woken, self._asleep = 0.0, False
         self._ready: list[str] = []
         self._queue: list[str] = []  # those who wait for their turn
         self.who = "loop"  # on whose behalf the thread works now
@@ -89,7 +89,9 @@ class Taps:
 
     def _select(self, call: Any, selector: Any, timeout: float | None = None) -> object:
         """A turn has ended, and the next one begins with a sleep."""
-        trace, self.who = self._trace, "loop"
+        if self._asleep:  # one selector within another
+            return call(selector, timeout)
+        self._asleep, trace, self.who = True, self._trace, "loop"
         if self._part:
             trace.tell("loop", "turn", "is over", self._woken, part="sleeping")
         trace.settle()
@@ -111,7 +113,7 @@ class Taps:
             now: Figures = {"turn": self._turn, "part": "sleeping", "woken": woken}
             now |= {"queue": list(self._queue), "most": None if timeout is None else 1e6 * timeout}
             trace.slept(f"{text}; ready: {', '.join(woken) or 'nobody'}", start, now)
-            self._woken = trace.now()
+            self._woken, self._asleep = trace.now(), False
         return ready
 
     def _in_part(self, part: str, who: str, callback: Tap) -> Tap:

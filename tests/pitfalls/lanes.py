@@ -147,7 +147,7 @@ def lane(title: str, pitfall: Pitfall, run: Callable[[], str]) -> Lane:
     Raises `ValueError` if the loop never turns in it.
     """
     acts, scenario = Acts(), pitfall.scenario
-    worlds: dict[str, Any] = {"sockets": (socket, Socket), "selectors": (*SELECTORS, Selector)}
+    worlds: dict[str, Any] = {"sockets": (socket, Socket), "selectors": (*SELECTORS, house.Selector, Selector)}
     worlds |= {"clock": acts.clock, "code": ("kv", "tests/pitfalls")}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
@@ -175,10 +175,10 @@ def page_of(entry: Entry, way: type[Pitfall], source: str = "") -> str:
     if way.wrong is None:
         raise ValueError(way.unseen)
     pitfall = way()
-    usual = lane("What is usually written", pitfall, pitfall.fails)
+    usual = lane("The usual code", pitfall, pitfall.fails)
     found = moment(way.wrong, usual.events)
     usual.wrong, usual.because = found, f"It goes wrong: {way.usually}"
-    here = lane("Here", pitfall, pitfall.holds)
+    here = lane("This project's code", pitfall, pitfall.holds)
     return page(f"{entry.number}. {entry.title}", [usual, here], scene(way), source)
 
 
