@@ -356,7 +356,7 @@ class Page {
     find("#speed").onchange = () => this.play(Boolean(this.playing));
     find("#follow").onchange = find("#filter").oninput = () => this.choose();
     window.addEventListener("hashchange", () => this.goToAddress());
-    window.addEventListener("resize", () => this.go(this.at, this.before));
+    window.onresize = matchMedia("print").onchange = () => this.go(this.at, this.before); // paper is light
   }
 }
 
