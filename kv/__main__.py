@@ -6,7 +6,6 @@ if __name__ == "__main__":
     open_missing()  # before anything else can open a descriptor
 
 import argparse
-import getpass
 import logging
 import os
 import stat
@@ -17,214 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kv import __version__
 from kv.net.address import resolve
 from kv.net.log import LogHandler
 from kv.net.owner import Limits
+from kv.options import parser
+from kv.owner import Target
 from kv.process import affordable, serve
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Wire
 from kv.protocol.store import Store
 from kv.server import Settings
 from kv.shell import FAILED, LOST, Shell
-from kv.shell import Options as ShellOptions
 
 if TYPE_CHECKING:
     from kv.net.tls import Tls
-
-
-def port(text: str) -> int:
-    """A port number from 0 to 65535."""
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{number} is not a port: use 0 to 65535")
-    return number
-
-
-def seconds(text: str) -> float:
-    """A duration above 0."""
-    number = float(text)
-    if not 0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a duration: use seconds above 0")
-    return number
-
-
-def seconds_or_never(text: str) -> float:
-    """A duration, or 0, which means never."""
-    return 0.0 if float(text) == 0 else seconds(text)
-
-
-def count(text: str) -> int:
-    """A number above 0."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a number above 0")
-    return number
-
-
-def octets(text: str) -> int:
-    """A size in octets, or in K, M or G (2^10, 2^20, 2^30 octets)."""
-    shift = {"K": 10, "M": 20, "G": 30}.get(text[-1:].upper(), 0)
-    digits = text[:-1] if shift else text
-    if not digits.isdecimal() or not int(digits):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: use octets, or 64K, 256M, 1G")
-    return int(digits) << shift
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of both programs."""
-    both = argparse.ArgumentParser(add_help=False)
-    option(both, "--host", str, "127.0.0.1", "HOST", "name or address")
-    option(both, "--port", port, 4242, "PORT", "TCP port")
-    option(both, "--key-bits", count, 512, "BITS", "size of both sides' RSA keys")
-    option(both, "--receive-buffer-size", count, 4096, "BITS", "every line is smaller than this")
-    both.add_argument(
-        "--trace", action="store_true", help="show on standard error what the reactor does"
-    )
-    both.add_argument(
-        "--trace-file", metavar="FILE", help="the same as trace events, for replay or Perfetto"
-    )
-    program = argparse.ArgumentParser(
-        prog="python -m kv",
-        description="An RSA-sealed key/value server and client.",
-        allow_abbrev=False,
-    )
-    program.add_argument("--version", action="version", version=f"kv {__version__}")
-    roles = program.add_subparsers(dest="role", required=True)
-    server = roles.add_parser(
-        "server",
-        parents=[both],
-        allow_abbrev=False,
-        help="serve until SIGINT, SIGTERM or SIGHUP",
-        description="Serves until SIGINT, SIGTERM or SIGHUP; with --tls-cert, SIGHUP has the"
-        " certificates read again instead. --port 0 takes a free port. Exit status:"
-        " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
-        " 128 + N ended at once by a further signal N.",
-    )
-    server.set_defaults(run=run_server, role_parser=server)
-    option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")
-    option(server, "--max-memory", octets, "256M", "OCTETS", "for what all clients store")
-    server.add_argument(
-        "--max-session-memory",
-        type=octets,
-        metavar="OCTETS",
-        help="for what one client stores (a quarter of --max-memory)",
-    )
-    option(server, "--handshake-timeout", seconds, 10, "SECONDS", "from accept to CONNECT: OK")
-    option(
-        server,
-        "--idle-timeout",
-        seconds_or_never,
-        3600,
-        "SECONDS",
-        "longest silence of a client; 0 is no limit",
-    )
-    option(
-        server,
-        "--stall-timeout",
-        seconds,
-        60,
-        "SECONDS",
-        "longest time that waiting replies do not move",
-    )
-    option(
-        server,
-        "--shutdown-timeout",
-        seconds,
-        5,
-        "SECONDS",
-        "longest time to finish with the clients",
-    )
-    files(
-        server,
-        *("--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)"),
-        *("--tls-key", "its key, if that is not in the same file"),
-        *("--tls-client-ca", "let only clients in that have a certificate of these authorities"),
-    )
-    server.add_argument(
-        "--log-level",
-        choices=["debug", "info", "warning", "error"],
-        default="info",
-        help="what to log on standard error (%(default)s)",
-    )
-    client = roles.add_parser(
-        "client",
-        parents=[both],
-        allow_abbrev=False,
-        help="talk to a server, from a terminal or a script",
-        description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
-        " status: 0 all well; 1 a command was refused or answered with ERROR, lines were left over"
-        " after DISCONNECT, the id is in use, or input or output failed; 2 wrong options; 3 no"
-        " connection, it was lost, or the server broke the protocol; 130 Ctrl-C.",
-    )
-    client.set_defaults(run=run_client, role_parser=client)
-    client.add_argument(
-        "--id",
-        default=default_id(),
-        metavar="ID",
-        help="client id (user name, process id and something random)",
-    )
-    option(client, "--timeout", seconds, 10, "SECONDS", "longest wait, also to connect")
-    client.add_argument(
-        "--tls", action="store_true", help="speak TLS 1.3, and believe the system's authorities"
-    )
-    files(
-        client,
-        *("--tls-ca", "speak TLS 1.3, and believe these authorities (PEM)"),
-        *("--tls-cert", "show this certificate (PEM) to a server that wants one"),
-        *("--tls-key", "its key, if that is not in the same file"),
-    )
-    client.add_argument(
-        "--tls-name", metavar="NAME", help="whose certificate it must be, if not HOST's"
-    )
-    client.add_argument(
-        "--raw",
-        action="store_true",
-        help="seal and send every line unchecked, print what comes back, half-close at the end",
-    )
-    client.add_argument(
-        "--strict", action="store_true", help="in a script, the first refused line ends it"
-    )
-    client.add_argument(
-        "--quiet", action="store_true", help="show no progress on a terminal during a script"
-    )
-    replay = roles.add_parser(
-        "replay",
-        help="make a page of a file that --trace-file has written",
-        description="Writes a page on standard output that shows a trace step by step: one HTML"
-        " file, for any browser, without a network.",
-    )
-    replay.add_argument("file", metavar="FILE", help="what --trace-file has written")
-    return program
-
-
-def option(
-    to: argparse.ArgumentParser,
-    name: str,
-    kind: Callable[[str], object],
-    default: object,
-    metavar: str,
-    help_text: str,
-) -> None:
-    """Adds an option with a value; its help shows the default."""
-    text = f"{help_text} (%(default)s)"
-    to.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
-
-
-def files(to: argparse.ArgumentParser, *names_and_helps: str) -> None:
-    """Adds options that name a file."""
-    for name, help_text in zip(names_and_helps[::2], names_and_helps[1::2], strict=True):
-        to.add_argument(name, metavar="FILE", help=help_text)
-
-
-def default_id() -> str:
-    """User name, process id, and something random: every container has a root with process 1."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in some containers
-        name = ""
-    name = "".join(character for character in name if " " < character < "\x7f")
-    return f"{name or f'uid{os.getuid()}'}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def say(text: str) -> None:
@@ -317,9 +122,9 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
         say(f"cannot connect to {options.host}: {error.strerror or error}")
         return LOST
     key = PrivateKey.generate(wire.key_bits)
-    how = ShellOptions(options.id, options.timeout, options.raw, options.strict, options.quiet)
+    target = Target(addresses, wire, key, options.id, options.timeout, tls)
     try:
-        return Shell(addresses, wire, key, how, tls).run()
+        return Shell(target, options.raw, options.strict, options.quiet).run()
     except KeyboardInterrupt:
         if os.isatty(1):
             with suppress(OSError):
@@ -371,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         options.role_parser.error(f"cannot write {options.trace_file}: {error.strerror}")
     with trace:
-        return int(options.run(options, wire))
+        return (run_server if options.role == "server" else run_client)(options, wire)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from kv.link import Link
-from kv.net.address import Address
 from kv.net.reactor import Reactor
-from kv.protocol.cipher import PrivateKey
-from kv.protocol.messages import Command, Wire
-
-if TYPE_CHECKING:
-    from kv.net.tls import Tls
+from kv.owner import Target
+from kv.protocol.messages import Command
 
 DISCONNECT = (Command.disconnect(),)
 
@@ -36,19 +31,11 @@ class Caller:
     conversation (43). Both are told so, at once.
     """
 
-    def __init__(
-        self,
-        addresses: list[tuple[int, Address]],
-        wire: Wire,
-        key: PrivateKey,
-        client_id: str,
-        timeout: float,
-        tls: "Tls | None" = None,
-    ) -> None:
+    def __init__(self, target: Target) -> None:
         self.closed = ""  # why, once it is
         self._process = os.getpid()
         self._turn = [None]  # whoever holds what is in it may call
-        self._timeout = timeout
+        self._timeout = target.timeout
         self._commands: Iterator[Command] = iter(())
         self._replies: list[str] = []
         self._awaited = 0
@@ -56,7 +43,7 @@ class Caller:
         self._answered = False  # all that the caller waits for is there
         self._error: Exception | None = None
         self._reactor = Reactor()
-        self._link = Link(self._reactor, addresses, wire, key, client_id, self, timeout, tls=tls)
+        self._link = Link(self._reactor, target, self)
         self._run()
 
     @property

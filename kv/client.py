@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, overload
 from kv.caller import Caller
 from kv.errors import PutRefused
 from kv.net.address import resolve
+from kv.owner import Target
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import FIXED_REPLIES, Command, Message, Reply, Wire
 
@@ -85,9 +86,8 @@ class Client:
 
             layer = client_tls(tls, tls_name or host)
         addresses = resolve(host, port)
-        self._caller = Caller(
-            addresses, self._wire, key or PrivateKey.generate(key_bits), client_id, timeout, layer
-        )
+        key = key or PrivateKey.generate(key_bits)
+        self._caller = Caller(Target(addresses, self._wire, key, client_id, timeout, layer))
 
     def put(self, key: str, value: str) -> None:
         """Stores `value` under `key`; raises `PutRefused` if the server did not."""

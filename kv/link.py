@@ -7,23 +7,21 @@ import logging
 import socket
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from enum import Enum
 
 from kv.errors import ConnectRefused, Violation
-from kv.net.address import Address, shown
+from kv.net.address import shown
 from kv.net.connector import Connector
 from kv.net.owner import Limits
-from kv.net.reactor import Reactor, Timer
+from kv.net.reactor import Reactor
 from kv.net.stream import Stream
+from kv.net.timers import Timer
 from kv.net.turns import Turns
-from kv.protocol.cipher import PrivateKey
+from kv.owner import LinkOwner, Target, unanswered
 from kv.protocol.conversation import ClientConversation
-from kv.protocol.messages import Command, Message, Reply, Wire
+from kv.protocol.messages import Command, Message, Reply
 
 log = logging.getLogger("kv")
-
-if TYPE_CHECKING:
-    from kv.net.tls import Tls
 
 #: Commands sent whose replies are still to come; more wait, so that a script of a million
 #: commands takes no more memory than one of a hundred (34).
@@ -34,67 +32,44 @@ UNSENT = 32 * 1024
 LINGER = 2.0
 
 
-class LinkOwner(Protocol):
-    """Whom a link tells what happens to it."""
+class Phase(Enum):
+    """How far the conversation is."""
 
-    def connected(self) -> None:
-        """Keys are exchanged and CONNECT was answered with OK: commands may be sent."""
-
-    def replied(self, command: Command | None, reply: str) -> None:
-        """The oldest command without a reply has its reply. A raw link knows no commands."""
-
-    def may_send(self) -> None:
-        """Replies have come, or what was sent is on its way: there may be `room` again."""
-
-    def ended(self, error: Exception | None) -> None:
-        """The connection is gone: as it was meant to be, or because of `error`. The last call."""
+    GREETING = "connects, exchanges keys, and waits for the reply to CONNECT"
+    TALKING = "commands and replies"
+    LISTENING = "our side has ended, and the server may still speak"
+    OVER = "nothing more is taken"
 
 
 class Link:
     """The client's end of one connection: connects, exchanges keys, sends commands.
 
-    `timeout`, in seconds, is the longest time from the start to `connected`; after that, the
-    longest time in which nothing happens though something is owed: a reply to us, or octets that
-    the server does not take. Whoever answers early and reads nothing owes as well.
-
     A `raw` link, once connected, carries any octets and judges nothing that comes back.
     """
 
     def __init__(
-        self,
-        reactor: Reactor,
-        addresses: list[tuple[int, Address]],
-        wire: Wire,
-        key: PrivateKey,
-        client_id: str,
-        owner: LinkOwner,
-        timeout: float,
-        raw: bool = False,
-        tls: "Tls | None" = None,
+        self, reactor: Reactor, target: Target, owner: LinkOwner, raw: bool = False
     ) -> None:
         self._reactor = reactor
-        self._wire = wire
-        self._client_id = client_id
-        self._connect = Command.connect(wire, client_id)
+        self._target = target
+        self._connect = Command.connect(target.wire, target.client_id)
         self._owner = owner
-        self._timeout = timeout
         self._error: Exception | None = None  # why we close, when it is we who do
         self._raw = raw
-        self._tls = tls
-        self._half_closed = False
         self._held = False
-        self._over = False  # nothing more is taken
-        self._connected = False
-        self._conversation = ClientConversation(wire, key)
+        self._phase = Phase.GREETING
+        self._conversation = ClientConversation(target.wire, target.key)
         self._stream: Stream | None = None
         self._sock: socket.socket | None = None  # the stream's; for `forget` alone
-        self._connector = Connector(reactor, addresses, timeout, self._socket_connected, self._end)
-        self._timer: Timer | None = reactor.call_later(timeout, self._timed_out)
+        self._timer: Timer | None = reactor.call_later(target.timeout, self._timed_out)
+        self._connector = Connector(
+            reactor, target.addresses, target.timeout, self._socket_connected, self._end
+        )
 
     @property
     def room(self) -> int:
         """How many commands may be sent now."""
-        if not self._connected or self._stream is None or self._stream.unsent > UNSENT:
+        if self._phase is not Phase.TALKING or self._stream is None or self._stream.unsent > UNSENT:
             return 0
         return WINDOW - len(self._conversation.awaiting)
 
@@ -129,7 +104,7 @@ class Link:
         """Ends our sending side; what the server still says is awaited."""
         assert self._stream is not None
         self._stream.half_close()
-        self._half_closed = True
+        self._phase = Phase.LISTENING
         self._wait()
 
     def hold(self, on: bool) -> None:
@@ -173,14 +148,12 @@ class Link:
             for line in lines:
                 self._line_received(line)
                 work += 1
-                if work >= budget or self._over or self._held:
+                if work >= budget or self._phase is Phase.OVER or self._held:
                     break
         except Violation as violation:
             self.abort(violation)
         else:
-            if self._connected and not self._over:
-                self._wait()
-                self._owner.may_send()
+            self._moved()
         return work
 
     def _line_received(self, line: bytes) -> None:
@@ -188,7 +161,7 @@ class Link:
         if conversation.peer is None:
             conversation.read(line)
             self.send(self._connect)  # not before: the order of the protocol's first three lines
-        elif self._raw and self._connected:
+        elif self._raw and self._phase is not Phase.GREETING:
             self._owner.replied(None, conversation.read(line) or "")
         else:
             answered = conversation.receive(line)
@@ -203,7 +176,7 @@ class Link:
 
     def line_too_long(self) -> None:
         """Nothing that a server says has so many octets."""
-        size = self._wire.line_size
+        size = self._target.wire.line_size
         self.abort(Violation(f"the server sent a line of more than {size} octets"))
 
     def held_up(self) -> None:
@@ -211,13 +184,11 @@ class Link:
 
     def drained(self) -> None:
         """The kernel has taken all that was sent."""
-        if self._connected:
-            self._wait()
-            self._owner.may_send()
+        self._moved()
 
     def end_received(self) -> None:
         """The server closed first: closes, too, with nobody to send the rest to."""
-        if not self._raw or not self._connected:
+        if not self._raw or self._phase is Phase.GREETING:
             self._error = ConnectionError("the server closed the connection")
         assert self._stream is not None
         if self._stream.unsent:
@@ -227,71 +198,73 @@ class Link:
 
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed; an error of `ours` is the caller's to see, too."""
-        self._end(error if ours else self._explained(self._error or error))
+        if not ours:
+            error = self._error or error
+            if not self.greeted:
+                error = unanswered(error, self._target.tls)
+        self._end(error)
 
     def _end(self, error: Exception | None) -> None:
         self._stop_waiting()
         self._sock = None
-        log.debug("the connection as %r has ended: %s", self._client_id, error or "as was meant")
+        log.debug(
+            "the connection as %r has ended: %s", self._target.client_id, error or "as was meant"
+        )
         self._owner.ended(error)
 
     def _close(self) -> None:
         assert self._stream is not None
-        self._over = True
+        self._phase = Phase.OVER
         self._stream.close()
-
-    def _explained(self, error: Exception | None) -> Exception | None:
-        """`error`, and what may be behind it if the server has not sent its key yet."""
-        if not isinstance(error, OSError) or isinstance(error, Violation):
-            return error
-        if self._conversation.peer is not None:
-            return error
-        if self._tls is not None:
-            hint = ": perhaps it does not speak TLS" if self._tls.shaking else ""
-        else:
-            hint = "" if isinstance(error, TimeoutError) else ": perhaps it speaks TLS"
-        return type(error)(f"{error.strerror or error}{hint}") if hint else error
 
     def _socket_connected(self, sock: socket.socket) -> None:
         # A client always reads: if it, too, read nothing while it cannot send, both would wait.
         limits = Limits(
-            line_size=self._wire.line_size,
+            line_size=self._target.wire.line_size,
             high_water=sys.maxsize,
-            stall_timeout=2 * self._timeout,  # `_wait` comes first
-            linger_timeout=min(LINGER, self._timeout),
+            stall_timeout=2 * self._target.timeout,  # `_wait` comes first
+            linger_timeout=min(LINGER, self._target.timeout),
         )
         turns = Turns(self._reactor, unsent_limit=sys.maxsize)
         self._sock = sock
-        self._stream = Stream(self._reactor, sock, self, limits, turns, self._tls)
+        self._stream = Stream(self._reactor, sock, self, limits, turns, self._target.tls)
         self._stream.write(self._conversation.key.public.to_line() + b"\n")
         self._stream.flush()
 
     def _connect_answered(self, reply: str) -> None:
         if reply == Reply.CONNECT_OK.value:
-            self._connected = True
+            self._phase = Phase.TALKING
             self._stop_waiting()
-            log.debug("connected to %s as %r", self.peer, self._client_id)
+            log.debug("connected to %s as %r", self.peer, self._target.client_id)
             self._owner.connected()
         else:
-            self._error = ConnectRefused(f"the client id {self._client_id!r} is in use")
+            self._error = ConnectRefused(f"the client id {self._target.client_id!r} is in use")
             self._close()
+
+    def _moved(self) -> None:
+        """Something has gone in one direction or the other."""
+        if self._phase in (Phase.TALKING, Phase.LISTENING):
+            self._wait()
+            self._owner.may_send()
 
     def _wait(self) -> None:
         """Starts the time anew, or stops it if nothing is owed, in either direction.
 
         A server that answers before it has read owes no reply, and may still keep us for ever by
-        not reading.
+        not reading. The greeting has one deadline for all of it.
         """
-        unsent = self._stream.unsent if self._stream is not None else 0
-        if not self._connected:
-            return  # one deadline for all that comes before
-        owed = self._conversation.awaiting or self._half_closed or unsent
-        if not owed or self._held:
+        if self._stream is None or self._phase in (Phase.GREETING, Phase.OVER):
+            return
+        if self._held or not (self._owes() or self._stream.unsent):
             self._stop_waiting()
         elif self._timer is None:
-            self._timer = self._reactor.call_later(self._timeout, self._timed_out)
+            self._timer = self._reactor.call_later(self._target.timeout, self._timed_out)
         else:
-            self._timer.postpone(self._timeout)
+            self._timer.postpone(self._target.timeout)
+
+    def _owes(self) -> bool:
+        """Whether it is the server's turn to say something."""
+        return bool(self._conversation.awaiting) or self._phase in (Phase.GREETING, Phase.LISTENING)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -300,6 +273,5 @@ class Link:
 
     def _timed_out(self) -> None:
         self._timer = None
-        owed = self._conversation.awaiting or self._half_closed or not self._connected
-        what = "did not reply" if owed else "took nothing of what is sent to it"
-        self.abort(TimeoutError(f"the server {what} for {self._timeout:g} s"))
+        what = "did not reply" if self._owes() else "took nothing of what is sent to it"
+        self.abort(TimeoutError(f"the server {what} for {self._target.timeout:g} s"))

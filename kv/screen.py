@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kv.net.reactor import Reactor, Timer
+from kv.net.reactor import Reactor
 from kv.net.stdio import HIGH_WATER, Output, escaped
+from kv.net.timers import Timer
 
 #: Seconds from one look at the progress to the next; the first comes after BEGIN.
 PERIOD = 0.25

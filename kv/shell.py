@@ -8,21 +8,15 @@ import errno
 import os
 import signal
 import termios
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from kv.errors import Refused, Violation
+from kv.errors import Refused
 from kv.link import WINDOW, Link
-from kv.net.address import Address
 from kv.net.reactor import Reactor
 from kv.net.stdio import Input
-from kv.protocol.cipher import PrivateKey
-from kv.protocol.messages import Command, Message, Wire
+from kv.owner import Target, loss
+from kv.protocol.messages import Command, Message
 from kv.screen import Order, Progress, Screen, shows_progress
 from kv.typed import LONGEST, Notice, Typed
-
-if TYPE_CHECKING:
-    from kv.net.tls import Tls
 
 #: Exit statuses; 2, a wrong option, is argparse's.
 OK, FAILED, LOST = 0, 1, 3
@@ -31,34 +25,25 @@ OK, FAILED, LOST = 0, 1, 3
 TWICE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a run is to be."""
-
-    client_id: str
-    timeout: float
-    raw: bool = False  # send everything, judge nothing
-    strict: bool = False  # the first refusal ends a script
-    quiet: bool = False  # no line of progress
-
-
 class Shell:
-    """One run of the interactive client."""
+    """One run of the interactive client.
+
+    `raw` sends everything and judges nothing, `strict` ends a script at the first refusal, `quiet`
+    shows no progress.
+    """
 
     def __init__(
-        self,
-        addresses: list[tuple[int, Address]],
-        wire: Wire,
-        key: PrivateKey,
-        options: Options,
-        tls: "Tls | None" = None,
+        self, target: Target, raw: bool = False, strict: bool = False, quiet: bool = False
     ) -> None:
-        self._options = options
+        self._raw = raw
+        self._strict = strict
+        self._quiet = quiet
+        self._client_id = target.client_id
         self._reactor = Reactor()
         self._screen = Screen(self._reactor, self._written)
         self._interactive = self._screen.interactive
         self._input = Input(self._reactor, 0, LONGEST + 1, self._advance)
-        self._typed = Typed(wire)
+        self._typed = Typed(target.wire)
         self._progress: Progress | None = None
         self._order = Order(self._screen)
         self._connected = False
@@ -68,12 +53,7 @@ class Shell:
         self._mistake: Exception | None = None  # in this program, not the network's fault
         self._status: int | None = None  # once the connection has ended
         self._interrupted_at = -TWICE
-        self._link = Link(
-            *(self._reactor, addresses, wire, key, options.client_id, self),
-            timeout=options.timeout,
-            raw=options.raw,
-            tls=tls,
-        )
+        self._link = Link(self._reactor, target, self, raw)
 
     def run(self) -> int:
         """Runs to the end; returns the exit status. Ctrl-C may raise `KeyboardInterrupt`."""
@@ -98,10 +78,10 @@ class Shell:
         self._connected = True
         if self._interactive:
             self._screen.say(
-                f"connected to {self._link.peer} as {self._options.client_id!r};"
+                f"connected to {self._link.peer} as {self._client_id!r};"
                 " type help for the commands, Ctrl-D to leave"
             )
-        if shows_progress(self._options.quiet, os.environ):
+        if shows_progress(self._quiet, os.environ):
             self._progress = Progress(self._reactor, self._screen, self._done)
         self._advance()
 
@@ -141,10 +121,11 @@ class Shell:
             return
         elif error is not None:
             lost = True
-            self._screen.say(self._loss(error, owed))
+            text = loss(error, self._connected, self._link.greeted)
+            self._screen.say(text + self._progress_made(owed))
             if self._interactive:  # a half-typed line must not become the shell's next command
                 termios.tcflush(0, termios.TCIFLUSH)
-        elif self._options.raw and broken is None:
+        elif self._raw and broken is None:
             self._screen.say("the server closed the connection")
         if error is None and broken is None and not self._interactive and not self._silent:
             if self._input.more_is_there():
@@ -154,22 +135,12 @@ class Shell:
         self._leaving = True
         self._written()
 
-    def _loss(self, error: OSError, owed: int) -> str:
-        """Why there is no connection, and how far a script had come."""
-        reason = "the server went away" if error.errno == errno.EPIPE else error.strerror
-        text = f"{'connection lost' if self._connected else 'cannot connect'}: {reason or error}"
-        if error.errno == errno.ECONNREFUSED:
-            return f"{text}; is the server running?"
-        if (
-            not self._link.greeted
-            and type(error) in (ConnectionError, Violation)
-            and not error.errno
-        ):
-            return f"{text}; does it use other --key-bits?"
-        if self._connected and not self._interactive and (self._order.answered or owed):
-            last = f"line {self._order.answered}" if self._order.answered else "no line"
-            text += f"; {last} was the last that was answered, {owed or 'none'} after it were sent"
-        return text
+    def _progress_made(self, owed: int) -> str:
+        """How far a script had come."""
+        if not self._connected or self._interactive or not (self._order.answered or owed):
+            return ""
+        last = f"line {self._order.answered}" if self._order.answered else "no line"
+        return f"; {last} was the last that was answered, {owed or 'none'} after it were sent"
 
     # Taking lines
 
@@ -197,7 +168,7 @@ class Shell:
         )
 
     def _line_taken(self, line: bytes) -> None:
-        if self._options.raw:
+        if self._raw:
             self._link.send_raw(line)
             return
         before = self._typed.put
@@ -219,7 +190,7 @@ class Shell:
             self._failed = True
         if self._interactive:
             self._screen.fresh_line()
-        if self._options.raw:
+        if self._raw:
             self._leaving = True
             self._link.half_close()
             return
@@ -241,10 +212,10 @@ class Shell:
             self._failed = True
         if notice.refused and not self._interactive:
             text = f"line {self._typed.lines}: {text}"
-            if self._options.strict:
+            if self._strict:
                 text += "; the script ends here"
         self._order.say(text)
-        if notice.refused and self._options.strict and not self._interactive:
+        if notice.refused and self._strict and not self._interactive:
             self._leave()
 
     def _prompt(self) -> None:
@@ -269,7 +240,7 @@ class Shell:
                 self._leaving = True
                 self._link.abort(None)
             else:
-                self._link.hold(self._options.raw and self._screen.full)
+                self._link.hold(self._raw and self._screen.full)
                 self._advance()
         if self._status is not None and self._screen.done:
             self._reactor.stop()

@@ -255,14 +255,14 @@ def test_a_selector_that_fails_ends_one_connection_and_leaves_no_descriptor(
         real = h.selector.modify
 
         def modify(fileobj: Any, events: int, data: Any = None) -> Any:
-            if fileobj is stream._sock:
+            if fileobj is stream.transport.sock:
                 h.selector.unregister(fileobj)  # as `selectors` does
                 raise OSError(errno.ENOMEM, "Cannot allocate memory")
             return real(fileobj, events, data)
 
         with mock.patch.object(h.selector, "modify", modify):
             guest.send(*["GET k"] * 600)
-        assert stream._sock.fileno() < 0
+        assert stream.transport.sock.fileno() < 0
         assert h.server.drops == {"error": 1}
         assert other.ask("GET k") == ["GET: ERROR"]
 

@@ -116,7 +116,7 @@ def test_the_socket_is_handed_on_without_blocking_and_forgotten(
     connector.close()
     assert outcome.sock.fileno() >= 0  # it is somebody else's by now
     assert not reactor._selector.get_map()
-    assert reactor._live_timers == 1  # this test's own
+    assert reactor.timers.live == 1  # this test's own
 
 
 def test_nothing_happens_before_the_loop_runs(reactor: Reactor) -> None:
@@ -270,7 +270,7 @@ def test_giving_up_closes_everything_and_calls_nobody(
     connector.close()
     connector.close()
     assert not reactor._selector.get_map()
-    assert reactor._live_timers == 1  # this test's own
+    assert reactor.timers.live == 1  # this test's own
     assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
 
 

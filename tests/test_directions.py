@@ -151,7 +151,7 @@ def told_after(calls: tuple[str, ...]) -> list[str]:
     theirs.sendall(b"one\ntwo\n")
     for call in calls:
         arguments: Any = {"abort": (None,), "write": (b"x\n",)}.get(call, ())
-        ended = stream.outgoing in (Outgoing.FINISHING, Outgoing.SHUT)
+        ended = stream.transport.outgoing in (Outgoing.FINISHING, Outgoing.SHUT)
         told = list(owner.told)
         try:
             getattr(stream, call)(*arguments)

@@ -23,6 +23,7 @@ from wire import OTHER_KEY
 from kv import Client, ConnectRefused, PrivateKey, Violation
 from kv.link import Link
 from kv.net.reactor import Reactor
+from kv.owner import Target
 from kv.protocol.messages import Wire
 
 KEY = PrivateKey.generate()
@@ -89,7 +90,7 @@ def test_each_step_of_connecting_takes_from_one_and_the_same_time(fake: FakeServ
 
     owner: Any = SimpleNamespace(ended=ended.append)
     address = [(socket.AF_INET, ("127.0.0.1", fake.port))]
-    link = Link(reactor, address, Wire(), KEY, "alice", owner, timeout=10)
+    link = Link(reactor, Target(address, Wire(), KEY, "alice", timeout=10), owner)
     with contextlib.closing(reactor):
         turn(reactor, lambda: link._stream)
         conversation = fake.accept()
@@ -114,7 +115,7 @@ def test_connect_is_not_said_before_the_servers_key_has_come(fake: FakeServer) -
     reactor = Reactor(Selector(), Clock())
     address = [(socket.AF_INET, ("127.0.0.1", fake.port))]
     owner: Any = SimpleNamespace(ended=lambda _: None)
-    link = Link(reactor, address, Wire(), KEY, "alice", owner, timeout=10)
+    link = Link(reactor, Target(address, Wire(), KEY, "alice", timeout=10), owner)
     with contextlib.closing(reactor):
         turn(reactor, lambda: link._stream)
         conversation = fake.accept()

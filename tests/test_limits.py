@@ -170,7 +170,7 @@ def test_a_connection_holds_little_in_the_kernel_and_is_probed() -> None:
     with house() as h:
         h.guest().connect()
         (connection,) = h.server.connections
-        sock = connection.stream._sock
+        sock = connection.stream.transport.sock
         assert not sock.getblocking()
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * KERNEL_BUFFER
@@ -290,7 +290,7 @@ def test_a_client_whose_connection_cannot_be_set_up_is_dropped_and_the_rest_get_
 ) -> None:
     with house() as h:
         with monkeypatch.context() as patch:
-            patch.setattr("kv.server.ServerConversation", None)
+            patch.setattr("kv.connection.ServerConversation", None)
             guest = h.guest()
             h.settle()
         assert guest.ended and not h.server.connections

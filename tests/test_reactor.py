@@ -193,7 +193,7 @@ def test_a_timer_postponed_a_thousand_times_takes_one_place(reactor: Reactor) ->
     timer = reactor.call_later(1, lambda: None)
     for _ in range(1000):
         timer.postpone(1)
-    assert len(reactor._timers) == 1
+    assert len(reactor.timers.heap) == 1
 
 
 def test_a_cancelled_timer_does_not_run(
@@ -242,11 +242,11 @@ def test_cancelled_timers_do_not_fill_the_heap(reactor: Reactor) -> None:
     largest = 0
     for _ in range(10_000):
         reactor.call_later(3600, lambda: None).cancel()
-        largest = max(largest, len(reactor._timers))
+        largest = max(largest, len(reactor.timers.heap))
     assert largest <= 3 * len(live) + 64
     for timer in live:
         timer.cancel()
-    assert len(reactor._timers) <= 64
+    assert len(reactor.timers.heap) <= 64
 
 
 def test_timers_that_ran_do_not_count_as_cancelled_ones(reactor: Reactor) -> None:
@@ -255,7 +255,7 @@ def test_timers_that_ran_do_not_count_as_cancelled_ones(reactor: Reactor) -> Non
         reactor.call_later(1, lambda round_=round_: ran.append(round_))
         reactor.turn()
     assert ran == list(range(1000))
-    assert len(reactor._timers) == reactor._live_timers == 0
+    assert len(reactor.timers.heap) == reactor.timers.live == 0
 
 
 def test_timers_survive_the_clearing_away_of_cancelled_ones(

@@ -21,9 +21,9 @@ from pitfalls.gallery import Entry, gallery, grouped
 from pitfalls.pitfall import line_of
 from readme import PAGES, renewed
 
-from kv.__main__ import parser
 from kv.net.owner import Limits
 from kv.net.turns import UNSENT
+from kv.options import parser
 from kv.protocol.store import ENTRY, SESSION
 
 TEXTS = {page: page.read_text() for page in PAGES}

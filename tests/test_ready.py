@@ -4,13 +4,14 @@ What is counted is private-key operations.
 """
 
 import itertools
+import tracemalloc
 
 import pytest
 
 from kv.protocol.cipher import PrivateKey, work
 from kv.protocol.conversation import ServerConversation, Service
 from kv.protocol.messages import FIXED_REPLIES, Wire
-from kv.protocol.ready import REMEMBERED, SHARE, cost
+from kv.protocol.ready import REMEMBERED, SHARE, TABLES, cost
 from kv.protocol.store import Store
 
 CLIENT = PrivateKey.generate()
@@ -207,18 +208,35 @@ def test_a_session_remembers_no_more_than_its_share_and_what_it_is_charged() -> 
             cost(line.decode().removeprefix("line "), line, reply)
             for line, reply in session.answers.items()
         )
-        assert session.answers.charged == kept == store.remembered
+        assert session.answers.charged == TABLES + kept == store.remembered
     assert SHARE / 2 < most <= SHARE
 
 
+@pytest.mark.parametrize("answers", [1, 2, 6, 11, 22])  # where a dict has just grown
+def test_what_is_remembered_takes_no_more_memory_than_it_is_charged(answers: int) -> None:
+    store = Store()
+    sessions = [store.begin(str(number)) for number in range(200)]
+    tracemalloc.start()
+    try:
+        for number in range(answers):
+            for session in sessions:
+                # Three strings that nobody else has, as they come from a client.
+                session.remember(f"{number:04}", b"%88d" % number, b"%88d" % number)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert all(len(session.answers) == answers for session in sessions)
+    assert 0.6 * store.remembered < taken <= store.remembered
+
+
 def test_all_sessions_together_remember_no_more_than_an_eighth_of_the_setting() -> None:
-    store = Store(capacity=800_000)
+    store = Store(capacity=3_200_000)
     sessions = [store.begin(str(number)) for number in range(100)]
     for number in range(100):
         for session in sessions:
             session.remember(str(number), b"%87d" % number, b"x" * 88)
-            assert store.remembered <= 100_000
-    assert store.remembered > 50_000
+            assert store.remembered <= 400_000
+    assert store.remembered > 200_000
     late = store.begin("late")
     late.remember("k", b"x" * 88, b"x" * 88)
     assert late.answers  # however greedy the others were

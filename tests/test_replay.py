@@ -211,9 +211,9 @@ def test_the_line_that_did_it_is_shown_and_named(browser: Browser, shown: Path) 
     browser.open(shown)
     step = "page.lanes[0].history.steps.findIndex((s) => s.verb === 'recv')"
     browser.evaluate(f"page.go({step})")
-    assert browser.texts("figcaption a")[0].startswith("Stream._read, kv/net/stream.py:")
+    assert browser.texts("figcaption a")[0].startswith("Transport.read, kv/net/transport.py:")
     (line,) = browser.texts("pre .now")
-    assert line.strip().startswith("data = self._sock.recv(")
+    assert line.strip().startswith("data = self.sock.recv(")
 
 
 @pytest.mark.parametrize("dark", [False, True])

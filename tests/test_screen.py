@@ -6,10 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from pitfalls.in_process import OPTIONS, Pipe, client, turn
+from pitfalls.in_process import Pipe, client, turn
 
 from kv.screen import progress
-from kv.shell import Options
 
 
 def test_it_says_lines_of_how_many_how_fast_and_how_long_it_will_take() -> None:
@@ -53,7 +52,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
 LINES = 1000
 
 
-def shown(screen: Screen, tmp_path: Path, options: Options = OPTIONS) -> list[str]:
+def shown(screen: Screen, tmp_path: Path, quiet: bool = False) -> list[str]:
     """What the terminal shows at once, after a second, and when the script is over."""
     script = tmp_path / "script"
     script.write_text("GET k\n" * LINES)
@@ -61,7 +60,7 @@ def shown(screen: Screen, tmp_path: Path, options: Options = OPTIONS) -> list[st
         source = stack.enter_context(script.open("rb"))
         output = stack.enter_context(Pipe())
         shell, server = stack.enter_context(
-            client(source.fileno(), output.sink, screen.slave, options)
+            client(source.fileno(), output.sink, screen.slave, quiet)
         )
 
         def answer(count: int) -> None:
@@ -102,4 +101,4 @@ def test_it_is_off_on_a_dumb_terminal(
 
 
 def test_it_is_off_when_told_to_be_quiet(screen: Screen, tmp_path: Path) -> None:
-    assert shown(screen, tmp_path, Options("alice", 10, quiet=True)) == ["", "", ""]
+    assert shown(screen, tmp_path, quiet=True) == ["", "", ""]

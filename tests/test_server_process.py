@@ -138,6 +138,21 @@ def test_a_key_that_does_not_fit_in_a_line_is_refused_at_start(
     assert "bits" in last and "does not fit" in last
 
 
+# --- what is said at the start ----------------------------------------------------------------
+
+
+def test_settings_that_let_clients_make_others_wait_are_warned_of(
+    start_server: StartServer,
+) -> None:
+    """A message of thousands of blocks; a hash whose collisions can be chosen."""
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    warned = start_server("--receive-buffer-size", "4000000", env=environment)
+    warned.wait_for_log("PYTHONHASHSEED")
+    wait, collide = warned.log_lines("WARNING")
+    assert re.search(r"one message can take \d{3,} ms, and everybody waits", wait)
+    assert "PYTHONHASHSEED=0: clients can choose keys that make the store slow" in collide
+
+
 # --- addresses -------------------------------------------------------------------------------
 
 
@@ -420,7 +435,9 @@ def test_standard_output_stays_empty_and_standard_error_has_the_log(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
     with output.open("wb") as stdout:
-        server = start_server(stdout=stdout)
+        server = start_server(stdout=stdout, env=environment)
         assert server.stop() == 0
     assert output.read_bytes() == b""
+    assert "INFO" in server.log() and "WARNING" not in server.log()

@@ -210,7 +210,7 @@ def test_the_events_add_up_to_what_the_connection_was() -> None:
 def test_every_place_is_a_line_of_this_program() -> None:
     _, events = traced("GET k")
     places = {event["args"].get("at", "") for event in events} - {""}
-    assert "Stream._read" in " ".join(places)
+    assert "Transport.read" in " ".join(places)
     for place in places:
         found = re.fullmatch(r"(kv/(?!watch/)\S+\.py):(\d+) (\S+)", place)
         assert found, place

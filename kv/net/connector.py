@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from kv.net.address import Address, shown
-from kv.net.reactor import WRITE, Reactor, Registration, Timer
+from kv.net.reactor import WRITE, Reactor, Registration
+from kv.net.timers import Timer
 
 #: Seconds between the start of one attempt and that of the next (RFC 8305, section 5).
 STAGGER = 0.25

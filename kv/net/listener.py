@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 from kv.net.address import Address, resolve, shown
 from kv.net.log import PEERS
-from kv.net.reactor import READ, Callback, Reactor, Timer
+from kv.net.reactor import READ, Reactor
+from kv.net.timers import Callback, Timer
 
 log = logging.getLogger("kv")
 peers = logging.getLogger(PEERS)

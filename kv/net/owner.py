@@ -86,9 +86,8 @@ class Limits:
 
 
 class Told(Enum):
-    """What the owner has been told: NOTHING -> DUE -> END -> CLOSED, or at once CLOSED."""
+    """What the owner has been told: NOTHING -> END -> CLOSED, or at once CLOSED."""
 
     NOTHING = "nothing"
-    DUE = "nothing, but end_received is due when all lines are handed over"
     END = "end_received, or it closed by itself"
     CLOSED = "closed"

@@ -27,8 +27,6 @@ is therefore switched off at once. That means unregistering: no selector registe
 interest; `poll` and `epoll` let one be modified to it, and still report a peer that hangs up.
 """
 
-import heapq
-import itertools
 import selectors
 import signal
 import socket
@@ -38,6 +36,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from kv.net.timers import Callback, Timer, Timers
+
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
@@ -46,8 +46,6 @@ LONGEST_SLEEP = 3600.0
 
 #: Seconds. A sleep that ends so much later than it should means that the process was stopped.
 OVERSLEPT = 0.25
-
-Callback = Callable[[], object]
 
 
 class HasFileno(Protocol):
@@ -93,28 +91,6 @@ class Registration:
         self.interest = interest
 
 
-class Timer:
-    """A call to make later. Postponing and cancelling cost little: the heap finds out lazily."""
-
-    __slots__ = ("_reactor", "callback", "when")
-
-    def __init__(self, reactor: "Reactor", when: float, callback: Callback) -> None:
-        self._reactor = reactor
-        self.when = when
-        self.callback: Callback | None = callback
-
-    def postpone(self, delay: float) -> None:
-        """Makes the call `delay` seconds after this turn began; never sooner than before."""
-        when = self._reactor.woken + delay
-        self.when = max(self.when, when)
-
-    def cancel(self) -> None:
-        """Forgets the call; harmless after it was made."""
-        if self.callback is not None:
-            self.callback = None
-            self._reactor.timer_ended()
-
-
 class Reactor:
     """The loop. `run` it; `stop` it from a callback; `close` it once."""
 
@@ -125,9 +101,7 @@ class Reactor:
     ) -> None:
         self._selector = selector or selectors.DefaultSelector()
         self.time = clock
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._live_timers = 0
-        self._serial = itertools.count()  # two timers due at one moment run in order of making
+        self.timers = Timers(clock)
         self._deferred: deque[Callback] = deque()
         self._elsewhere: deque[Callback] = deque()  # calls that other threads have asked for
         self._bell: socket.socket | None = None  # an octet written to it ends the sleep
@@ -154,21 +128,7 @@ class Reactor:
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
         """Makes a call `delay` seconds from now, or as soon after as the loop gets to it."""
-        timer = Timer(self, self.time() + delay, callback)
-        heapq.heappush(self._timers, (timer.when, next(self._serial), timer))
-        self._live_timers += 1
-        return timer
-
-    def timer_ended(self) -> None:
-        """Counts a timer that was cancelled or ran, and keeps dead ones from filling the heap.
-
-        A server cancels nearly every timer it makes; one left lying for an hour per connection
-        would be a leak (25). Rebuilding when half are dead costs O(1) per timer.
-        """
-        self._live_timers -= 1
-        if len(self._timers) > 2 * self._live_timers + 64:
-            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
-            heapq.heapify(self._timers)
+        return self.timers.later(delay, callback)
 
     def run(self) -> None:
         """Turns until `stop` is called; if it has been called already, not at all."""
@@ -196,12 +156,13 @@ class Reactor:
             wanted = events & registration.interest
             if wanted:
                 registration.callback(wanted)
-        if self._timers:
+        due = self.timers.next()
+        if due is not None and due <= self.woken:
             # A process that was stopped (Ctrl-Z) comes out of `select` late and empty-handed, when
             # much may have arrived. That counts first: so there is another look, in the next turn.
-            late = self.woken - self._timers[0][0] > OVERSLEPT
+            late = self.woken - due > OVERSLEPT
             if ready or timeout == 0 or not late:
-                self._run_timers()
+                self.timers.run(self.woken)  # not later: what has arrived since counts first
         for _ in range(deferred):
             self._deferred.popleft()()
         self.turns += 1
@@ -215,26 +176,8 @@ class Reactor:
         """
         if self._deferred:
             return 0
-        while self._timers and self._timers[0][2].callback is None:  # cancelled: no need to wake
-            heapq.heappop(self._timers)
-        if self._timers:
-            return min(max(0, self._timers[0][0] - self.time()), LONGEST_SLEEP)
-        return None
-
-    def _run_timers(self) -> None:
-        now = self.woken  # not later than the look: what has arrived since counts first
-        due: list[Timer] = []  # first collected, then run: what they add waits for the next turn
-        while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
-            if timer.callback is not None and timer.when > now:  # it was postponed
-                heapq.heappush(self._timers, (timer.when, next(self._serial), timer))
-            else:
-                due.append(timer)
-        for timer in due:
-            callback = timer.callback  # None if cancelled, perhaps by the one before
-            if callback is not None:
-                timer.cancel()
-                callback()
+        due = self.timers.next()
+        return None if due is None else min(max(0, due - self.time()), LONGEST_SLEEP)
 
     # From outside: signal handlers, and other threads
 

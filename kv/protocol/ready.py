@@ -13,8 +13,11 @@ the number of bits of what they are charged, and whoever has the most bits has m
 
 #: Octets charged for a ready answer besides its two lines and its key: three string headers and a
 #: place in two hash tables that are half empty.
-REMEMBERED = 320
-#: The most that one session may remember, in octets, however few others there are: some 380
+REMEMBERED = 256
+#: Octets charged for the first answer of a session besides: the two tables have eight places even
+#: for one, and the account here has an entry for whoever remembers anything.
+TABLES = 384
+#: The most that one session may remember, in octets, however few others there are: some 450
 #: answers of one block. So to forget all that one session remembers takes some 50 µs at the most.
 SHARE = 192 * 1024
 
@@ -71,15 +74,16 @@ class Answers(dict[bytes, bytes]):
         self.forget(key)  # a dishonestly made key may have two lines for one text
         memory = self._memory
         octets, part = cost(key, line, reply), memory.part()
-        if octets >= part:
+        if TABLES + octets >= part:
             return
         # Who is not over its part is never told to give back; who is can only have what is free.
         if self.charged + octets >= (SHARE if memory.has_room(octets) else part):
             self.clear()
-        if not memory.has_room(octets):
-            memory.make_room()  # all have less than their parts, or one is over its own
         if self._lines is None:  # most sessions never need one
             self._lines = {}
+            octets += TABLES
+        if not memory.has_room(octets):
+            memory.make_room()  # all have less than their parts, or one is over its own
         self[line] = reply
         self._lines[key] = line
         memory.charge(self, octets)
@@ -89,6 +93,8 @@ class Answers(dict[bytes, bytes]):
         line = self._lines.pop(key, None) if self._lines else None
         if line is not None:
             self._memory.charge(self, -cost(key, line, self.pop(line)))
+            if not self:
+                self.clear()  # the tables go, too
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -98,9 +104,11 @@ class Answers(dict[bytes, bytes]):
 
     def copy_all(self) -> None:
         """Moves everything to where the allocator has room, as `Table.copy_bucket` does."""
+        if self._lines is None:
+            return
         found = [
             (key.encode("ascii").decode("ascii"), bytes(memoryview(line)), self[line])
-            for key, line in (self._lines or {}).items()
+            for key, line in self._lines.items()
         ]
         super().clear()
         self._lines = {}

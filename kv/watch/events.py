@@ -4,7 +4,7 @@ The file is one JSON array in the Trace Event Format, so Perfetto and chrome://t
 event is a line, in the order in which things came to their end:
 
     {"ph": "X", "name": "recv", "pid": 1, "tid": 2, "ts": 1572867.1, "dur": 3.2, "args": {
-     "is": "takes 178 octets", "at": "kv/net/stream.py:279 Stream._read", "now": {"line": 0}}}
+     "is": "takes 178 octets", "at": "kv/net/transport.py:94 Transport.read", "now": {"line": 0}}}
 
     ph      X is a slice, which took `dur` microseconds; i an instant; M gives a track its name
     tid     the track: the loop, the listener, a connection

@@ -47,8 +47,8 @@ class Look:
         line, lines = stream.kept
         limits = self._limits | kernel.pop("limits", {})  # type: ignore[operator]
         now: Figures = {
-            "in": stream.incoming.name,
-            "out": stream.outgoing.name,
+            "in": stream.transport.incoming.name,
+            "out": stream.transport.outgoing.name,
             "holds": ", ".join(str(hold.name) for hold in stream.holds),
             "line": line,
             "lines": lines,
@@ -66,7 +66,7 @@ class Look:
     def due(self) -> str:
         """What the stream's one timer is for."""
         stream = self.stream
-        due = deadline(stream.incoming, stream.outgoing, bool(stream.unsent))
+        due = deadline(stream.transport.incoming, stream.transport.outgoing, bool(stream.unsent))
         return due.name.lower() if due else "end"
 
 

@@ -9,13 +9,14 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from kv.connection import Connection
 from kv.link import Link
 from kv.net.address import shown
 from kv.net.listener import Listener
-from kv.net.reactor import Reactor, Registration, Timer
+from kv.net.reactor import Reactor, Registration
 from kv.net.stream import Stream
+from kv.net.timers import Timer
 from kv.net.turns import Turns
-from kv.server import Connection
 from kv.watch.events import Figures
 from kv.watch.figures import INTEREST, Look, duration, named, why
 

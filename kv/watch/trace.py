@@ -25,8 +25,8 @@ from typing import Any, Self, TextIO
 
 import kv
 from kv.net.log import LogHandler
-from kv.net.reactor import Timer
 from kv.net.stdio import escaped
+from kv.net.timers import Timer
 from kv.watch.events import Event, Figures, Writer
 from kv.watch.figures import Look, duration, sentences
 from kv.watch.talks import Talks

@@ -150,7 +150,5 @@ def test_a_coroutine_goes_on_inside_the_call_that_brings_its_line() -> None:
         server.signal(signal.SIGTERM)
         assert server.status(PATIENCE) == 0
         told = server.said()
-    assert (
-        "> _read > _received > _hand_over > lines_received > _answer > set > step > serve" in told
-    )
+    assert "> _read > _hand_over > lines_received > _answer > set > step > serve" in told
     assert "#1        recv     6 of 16384 octets" in told

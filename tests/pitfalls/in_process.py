@@ -9,13 +9,14 @@ from unittest import mock
 from fake import Conversation, FakeServer
 from house import Clock, Selector
 
+from kv.net.address import Address
 from kv.net.reactor import Reactor
+from kv.owner import Target
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Wire
-from kv.shell import Options, Shell
+from kv.shell import Shell
 
 KEY = PrivateKey.generate()
-OPTIONS = Options("alice", timeout=10)
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def standard(*ours: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def client(
-    stdin: int, stdout: int, stderr: int, options: Options = OPTIONS
+    stdin: int, stdout: int, stderr: int, quiet: bool = False
 ) -> Iterator[tuple[Shell, Conversation]]:
     """A client that is connected, with these descriptors, in a loop that never sleeps."""
     with (
@@ -42,8 +43,8 @@ def client(
         standard(stdin, stdout, stderr),
         mock.patch("kv.shell.Reactor", lambda: Reactor(Selector(), Clock())),
     ):
-        address = ("127.0.0.1", fake.port)
-        shell = Shell([(socket.AF_INET, address)], Wire(), KEY, options)
+        addresses: list[tuple[int, Address]] = [(socket.AF_INET, ("127.0.0.1", fake.port))]
+        shell = Shell(Target(addresses, Wire(), KEY, "alice", timeout=10), quiet=quiet)
         try:
             turn(shell, lambda: shell._link._stream is not None)
             server = fake.accept().handshake()

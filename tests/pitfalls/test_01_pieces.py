@@ -27,7 +27,7 @@ from .pitfall import Failure, Pitfall
 
 
 def one_recv(self: Stream) -> None:
-    data = self._sock.recv(self._limits.read_size)
+    data = self.transport.sock.recv(self._limits.read_size)
     if not data:
         self.abort(None)
     for line in data.splitlines():  # in the hope that they are whole

@@ -42,7 +42,7 @@ class TestEndlessLine(Pitfall):
             guest.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             (connection,) = h.server.connections
             stream, sent, kept = connection.stream, 0, 0
-            while stream.incoming is Incoming.OPEN:
+            while stream.transport.incoming is Incoming.OPEN:
                 guest.send_raw(bytes(sent or 256))
                 sent += sent or 256
                 kept = max(kept, stream._lines.octets[0])

@@ -14,18 +14,15 @@ from socket import SHUT_WR
 
 from house import house
 
-from kv.net.stream import Stream
+from kv.net.directions import Event
+from kv.net.transport import Transport
 
 from .moments import loses
 from .pitfall import Failure, Pitfall
 
 
-def read(self: Stream) -> None:
-    data = self._sock.recv(self._limits.read_size)
-    if not data:
-        self._release(None)  # in the belief that nobody is there any more
-        return
-    self._received(data)
+def ended(self: Transport) -> None:
+    self.step(Event.ABORT)  # in the belief that nobody is there any more
 
 
 class TestHalfClose(Pitfall):
@@ -33,8 +30,8 @@ class TestHalfClose(Pitfall):
 
     usually = "a peer that has said all it had to say loses the replies still owed to it"
     wrong = loses
-    handled = Stream._read
-    naive = {"kv.net.stream.Stream._read": read}
+    handled = Transport._ended
+    naive = {"kv.net.transport.Transport._ended": ended}
 
     def scenario(self) -> str:
         with house() as h:

@@ -31,8 +31,8 @@ def wanted(_: Incoming, held: bool, unsent: bool) -> int:
 
 
 def read(self: Stream) -> None:
-    if self.incoming is Incoming.ENDED:
-        self._sock.recv(self._limits.read_size)  # b"", again
+    if self.transport.incoming is Incoming.ENDED:
+        self.transport.sock.recv(self._limits.read_size)  # b"", again
     else:
         REAL_READ(self)
 

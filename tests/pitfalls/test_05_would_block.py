@@ -25,6 +25,7 @@ from kv.net.listener import Listener
 from kv.net.owner import Limits
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
+from kv.net.transport import Transport
 from kv.net.turns import Turns
 
 from .moments import loses, never
@@ -57,12 +58,11 @@ class TestAccept(Pitfall):
             return "10 of 10 clients connect"
 
 
-def read(self: Stream) -> None:
-    data = self._sock.recv(self._limits.read_size)
-    if data:
-        self._received(data)
-    else:
-        self._end(Event.FIN)
+def read(self: Transport, size: int) -> bytes:
+    data = self.sock.recv(size)
+    if not data:
+        self.step(Event.FIN)
+    return data
 
 
 class TestReceive(Pitfall):
@@ -71,8 +71,8 @@ class TestReceive(Pitfall):
     shown = "s"
     usually = "a client with whom nothing is wrong is dropped"
     wrong = "^#1 abort"
-    handled = Stream._read
-    naive = {"kv.net.stream.Stream._read": read}
+    handled = Transport.read
+    naive = {"kv.net.transport.Transport.read": read}
 
     def scenario(self) -> str:
         kernel = Kernel(Random(5), Dice(blocked=1 / 3), [])
@@ -81,7 +81,7 @@ class TestReceive(Pitfall):
         owner = mock.Mock(lines_received=lambda lines, _: len(list(lines)))
         stream = Stream(reactor, peer.socket, owner, Limits(read_size=100), Turns(reactor))
         peer.write(b"a line\n" * 100)
-        while stream.incoming is Incoming.OPEN and stream.lines < 100:
+        while stream.transport.incoming is Incoming.OPEN and stream.lines < 100:
             reactor.turn()
         if stream.lines < 100:
             raise Failure(
@@ -91,10 +91,10 @@ class TestReceive(Pitfall):
         return f"100 of 100 lines arrive; {blocked} times `recv` would have blocked"
 
 
-def send(self: Stream) -> None:
-    while self._unsent:
-        sent = self._sock.send(self._unsent)
-        self._unsent = self._unsent[sent:]
+def send(self: Transport) -> None:
+    while self.unsent:
+        sent = self.sock.send(self.unsent)
+        self.unsent = self.unsent[sent:]
 
 
 class TestSend(Pitfall):
@@ -102,8 +102,8 @@ class TestSend(Pitfall):
 
     usually = "a client that reads slowly is dropped"
     wrong = loses
-    handled = Stream._send
-    naive = {"kv.net.stream.Stream._send": send}
+    handled = Transport.send
+    naive = {"kv.net.transport.Transport.send": send}
 
     def scenario(self) -> str:
         with house(stream={"high_water": 1 << 20}) as h:

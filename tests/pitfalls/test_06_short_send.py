@@ -11,17 +11,17 @@ bystander sees: nothing, and so the fault is looked for in the network of the on
 
 from house import house
 
-from kv.net.stream import Stream
+from kv.net.transport import Transport
 
 from .moments import loses
 from .pitfall import Failure, Pitfall
 
 
-def send(self: Stream) -> None:
+def send(self: Transport) -> None:
     """What is usually written."""
-    if self._unsent:
-        self._sock.send(self._unsent)
-        self._unsent = b""
+    if self.unsent:
+        self.sock.send(self.unsent)
+        self.unsent = b""
 
 
 class TestShortSend(Pitfall):
@@ -29,8 +29,8 @@ class TestShortSend(Pitfall):
 
     usually = "what the kernel did not take at once is lost"
     wrong = loses
-    handled = Stream._send
-    naive = {"kv.net.stream.Stream._send": send}
+    handled = Transport.send
+    naive = {"kv.net.transport.Transport.send": send}
 
     def scenario(self) -> str:
         with house() as h:

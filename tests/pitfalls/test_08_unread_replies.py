@@ -23,7 +23,7 @@ GETS = 4000
 
 
 def account(self: Stream) -> None:
-    self._backlog = len(self._unsent)  # it is for them to read
+    self._backlog = len(self.transport.unsent)  # it is for them to read
 
 
 class TestUnreadReplies(Pitfall):

@@ -16,7 +16,8 @@ sees: nothing; those who read fast are never dropped.
 
 from house import house
 
-from kv.net.stream import Stream
+from kv.net.patience import Patience
+from kv.net.transport import Transport
 
 from .moments import loses
 from .pitfall import Failure, Pitfall
@@ -24,7 +25,7 @@ from .pitfall import Failure, Pitfall
 SECONDS = 60
 
 
-def acknowledged(self: Stream) -> int:
+def acknowledged(self: Transport) -> int:
     return self.sent  # what the kernel took
 
 
@@ -33,8 +34,8 @@ class TestStalled(Pitfall):
 
     usually = "an honest reader that is slow is dropped"
     wrong = loses
-    handled = Stream._deadline_passed
-    naive = {"kv.net.stream.Stream._acknowledged": acknowledged}
+    handled = Patience.is_over
+    naive = {"kv.net.transport.Transport.acknowledged": acknowledged}
 
     def scenario(self) -> str:
         with house(stream={"stall_timeout": 10}) as h:

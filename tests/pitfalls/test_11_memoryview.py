@@ -12,21 +12,21 @@ sees: nothing where the error is caught for one client, and the end of the servi
 
 from house import house
 
-from kv.net.stream import Stream
+from kv.net.transport import Transport
 
 from .moments import loses
 from .pitfall import Failure, Pitfall, mistakes
 
 
-def send(self: Stream) -> None:
-    if self._unsent:
-        self._unsent = bytearray(self._unsent)
-        view = memoryview(self._unsent)
-        sent = self._sock.send(view)
+def send(self: Transport) -> None:
+    if self.unsent:
+        self.unsent = bytearray(self.unsent)
+        view = memoryview(self.unsent)
+        sent = self.sock.send(view)
         if sent == len(view):
-            self._unsent = bytearray()
+            self.unsent = bytearray()
         else:
-            del self._unsent[:sent]
+            del self.unsent[:sent]
 
 
 class TestMemoryview(Pitfall):
@@ -34,8 +34,8 @@ class TestMemoryview(Pitfall):
 
     usually = "the first short send raises `BufferError`"
     wrong = loses
-    handled = Stream._send
-    naive = {"kv.net.stream.Stream._send": send}
+    handled = Transport.send
+    naive = {"kv.net.transport.Transport.send": send}
 
     def scenario(self) -> str:
         with house() as h, mistakes() as made:

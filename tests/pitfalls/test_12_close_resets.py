@@ -21,7 +21,7 @@ from .pitfall import Failure, Pitfall
 
 
 def close(self: Stream) -> None:
-    self._send()
+    self.transport.send()
     self._release(None)
 
 

@@ -17,6 +17,7 @@ from house import house
 
 from kv.net.stream import Stream
 from kv.net.tcp import NO_LINGER
+from kv.net.transport import Transport
 
 from .moments import without
 from .pitfall import Failure, Pitfall
@@ -26,10 +27,10 @@ REAL_READ = Stream._read
 
 def read(self: Stream) -> None:
     try:
-        self._sock.recv(1, socket.MSG_PEEK)
+        self.transport.sock.recv(1, socket.MSG_PEEK)
     except OSError:  # nothing can be said to a peer that is gone
         self._registration.set(0)
-        self._sock.close()
+        self.transport.sock.close()
         return
     REAL_READ(self)
 
@@ -39,7 +40,7 @@ class TestReset(Pitfall):
 
     usually = "only a connection that ends politely is cleaned up after"
     wrong = without(r"recv \[Errno", " gone ")
-    handled = Stream._read
+    handled = Transport.read
     naive = {"kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:

@@ -66,10 +66,10 @@ class TestStaleEvent(Pitfall):
 
 
 def release(self: Stream, error: Exception | None) -> None:
-    self._error = error
-    self._start_timer(None)
+    self.transport.error = error
+    self._wait_for(None)
     self._step(Event.ABORT)
-    self._sock.close()  # so that is that
+    self.transport.sock.close()  # so that is that
 
 
 class TestUnregister(Pitfall):

@@ -19,8 +19,8 @@ import socket
 
 from house import House, house
 
+from kv.connection import Connection
 from kv.net.tcp import KEEPALIVE
-from kv.server import Connection
 
 from .moments import without
 from .pitfall import Failure, Pitfall
@@ -37,7 +37,7 @@ class TestKeepalive(Pitfall):
         with house() as h:
             h.guest().connect()
             (connection,) = h.server.connections
-            sock = connection.stream._sock
+            sock = connection.stream.transport.sock
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             times = {option: sock.getsockopt(socket.IPPROTO_TCP, option) for option in KEEPALIVE}
             assert times == KEEPALIVE
@@ -56,7 +56,7 @@ class TestIdle(Pitfall):
     usually = "a client that never speaks again keeps its place for ever"
     wrong = without("idle limit: it is time", " close ")
     handled = Connection._idled
-    naive = {"kv.server.Connection._idled": idled}
+    naive = {"kv.connection.Connection._idled": idled}
 
     def scenario(self) -> str:
         def after(h: House, seconds: float) -> str:

@@ -16,9 +16,10 @@ import socket
 
 from house import house
 
+from kv.connection import Connection
 from kv.net.address import Address
 from kv.net.listener import Listener
-from kv.server import Connection, Server
+from kv.server import Server
 
 from .moments import spins, without
 from .pitfall import Failure, Pitfall

@@ -26,7 +26,7 @@ from .pitfall import Failure, Pitfall
 def read(self: Stream) -> None:
     while True:
         try:
-            data = self._sock.recv(self._limits.read_size)
+            data = self.transport.sock.recv(self._limits.read_size)
         except BlockingIOError:
             break
         if not data:

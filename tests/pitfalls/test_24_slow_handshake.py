@@ -12,8 +12,8 @@ that connecting works, and that no reply comes, because there is no place.
 
 from house import house
 
+from kv.connection import Connection
 from kv.net.stream import Stream
-from kv.server import Connection
 
 from .moments import seen
 from .pitfall import Failure, Pitfall

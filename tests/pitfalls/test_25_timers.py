@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kv.net.reactor import Reactor
+from kv.net.timers import Timers
 
 from .pitfall import Failure, Pitfall
 
@@ -62,7 +63,7 @@ class TestClock(Pitfall):
         return told
 
 
-def timer_ended(self: Reactor) -> None:
+def ended(self: Timers) -> None:
     pass  # it is thrown away when it is due
 
 
@@ -72,14 +73,14 @@ class TestDead(Pitfall):
     shown = "m"
     usually = "cancelled timers fill the memory"
     unseen = "it is about timers, and the loop does not turn"
-    handled = Reactor.timer_ended
-    naive = {"kv.net.reactor.Reactor.timer_ended": timer_ended}
+    handled = Timers.ended
+    naive = {"kv.net.timers.Timers.ended": ended}
 
     def scenario(self) -> str:
         reactor = Reactor()
         for _ in range(10_000):
             reactor.call_later(3600, lambda: None).cancel()
-        kept = len(reactor._timers)
+        kept = len(reactor.timers.heap)
         reactor.close()
         told = f"{kept:,} of 10,000 cancelled timers are kept"
         if kept > 100:
@@ -100,7 +101,7 @@ class Milliseconds:
 
 
 def sleep(self: Reactor) -> float:
-    milliseconds = int(1000 * (self._timers[0][0] - self.time()))
+    milliseconds = int(1000 * (self.timers.heap[0][0] - self.time()))
     return milliseconds / 1000
 
 

@@ -39,7 +39,7 @@ def execute(self: ServerConversation, message: Message, argument: str) -> Reply:
 def ready(self: Stream, events: int) -> None:
     self._running = True
     if events & WRITE:
-        self._send()
+        self.transport.send()
     if events & READ:
         self._read()
     self._settle()

@@ -15,9 +15,9 @@ import os
 
 from house import house
 
+from kv.connection import Connection
 from kv.net.log import LogHandler
 from kv.net.stdio import escaped
-from kv.server import Connection
 
 from .in_process import Pipe, asked, client, turn
 from .pitfall import Failure, Pitfall
@@ -39,7 +39,7 @@ class TestLog(Pitfall):
     usually = "in a terminal, the log says what the client chose"
     unseen = "it is about what the log says"
     handled = escaped
-    naive = {"kv.server.Connection.__str__": named, "kv.net.log.escaped": as_it_is}
+    naive = {"kv.connection.Connection.__str__": named, "kv.net.log.escaped": as_it_is}
 
     def scenario(self) -> str:
         log = logging.getLogger("kv")

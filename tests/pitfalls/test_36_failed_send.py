@@ -24,6 +24,7 @@ from kv.net.owner import Limits
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
 from kv.net.tcp import reset_on_close
+from kv.net.transport import Transport
 from kv.net.turns import Turns
 
 from .pitfall import Failure, Pitfall
@@ -53,8 +54,9 @@ class Heard:
         assert not ours
 
 
-def lost(self: Stream, _event: Event, error: Exception) -> None:
-    self.abort(error)  # there is nobody any more
+def fail(self: Transport, _event: Event, error: Exception) -> None:
+    self.error = error
+    self.step(Event.ABORT)  # there is nobody any more
 
 
 class TestFailedSend(Pitfall):
@@ -62,8 +64,8 @@ class TestFailedSend(Pitfall):
 
     usually = "the peer's last words are thrown away unread"
     wrong = "^#1 incoming OPEN -> ENDED"
-    handled = Stream._send
-    naive = {"kv.net.stream.Stream._lost": lost}
+    handled = Transport.send
+    naive = {"kv.net.transport.Transport.fail": fail}
 
     def scenario(self) -> str:
         with ExitStack() as stack:

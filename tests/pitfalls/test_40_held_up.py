@@ -14,7 +14,7 @@ bystander sees: nothing; it happens to those who read slowly.
 
 from house import house
 
-from kv.server import Connection
+from kv.connection import Connection
 
 from .pitfall import Failure, Pitfall
 
@@ -34,7 +34,7 @@ class TestHeldUp(Pitfall):
     usually = "a client that reads all the time is dropped as idle"
     wrong = "^#1 close politely"
     handled = Connection._idled
-    naive = {"kv.server.Connection._idled": idled}
+    naive = {"kv.connection.Connection._idled": idled}
 
     def scenario(self) -> str:
         with house(idle_timeout=3) as h:

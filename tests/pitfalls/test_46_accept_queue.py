@@ -16,7 +16,7 @@ from house import Guest, house
 from wire import KEY
 
 from kv.net.listener import Listener
-from kv.net.reactor import Callback
+from kv.net.timers import Callback
 
 from .moments import never
 from .pitfall import Failure, Pitfall

@@ -22,6 +22,7 @@ from kv.net.owner import Limits
 from kv.net.reactor import READ, WRITE, Reactor
 from kv.net.stream import Stream
 from kv.net.tls import Tls
+from kv.net.transport import Transport
 from kv.net.turns import Turns
 
 from .moments import never, spins
@@ -84,7 +85,7 @@ class TestReadWantsToWrite(Pitfall):
 
     usually = "the handshake never ends: each waits for the other"
     wrong = never("^#1 message key line")
-    handled = Stream._opened
+    handled = Transport._opened
     naive = {"kv.net.tls.Tls.pending": pending}
 
     def scenario(self) -> str:

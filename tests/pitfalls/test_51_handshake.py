@@ -20,8 +20,8 @@ from house import house
 
 from kv.net.address import Address
 from kv.net.credentials import server_context
-from kv.net.stream import Stream
 from kv.net.tls import ClearRecords
+from kv.net.transport import Transport
 from kv.server import Server
 
 from .moments import never, without
@@ -40,7 +40,7 @@ class TestInLine(Pitfall):
 
     usually = "one silent client stops the whole server"
     wrong = never("^loop turn is over")
-    handled = Stream._opened
+    handled = Transport._opened
     naive = {"kv.server.Server._accepted": accepted}
     patience = 1.0
 

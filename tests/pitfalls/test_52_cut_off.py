@@ -15,8 +15,8 @@ import socket
 
 from house import house
 
-from kv.net.stream import Stream
 from kv.net.tls import Tls
+from kv.net.transport import Transport
 
 from .moments import seen
 from .pitfall import Failure, Pitfall
@@ -53,7 +53,7 @@ class TestGoodbye(Pitfall):
 
     usually = "the client cannot know whether that was all"
     wrong = seen("^#1 shutdown", unless="-> we ended")
-    handled = Stream._shut_down
+    handled = Transport.shut_down
     naive = {"kv.net.tls.Tls.close_notify": close_notify}
 
     def scenario(self) -> str:
@@ -65,13 +65,13 @@ class TestGoodbye(Pitfall):
             return "close_notify comes, and then FIN"
 
 
-REAL_OPENED = Stream._opened
+REAL_OPENED = Transport._opened
 
 
-def opened(self: Stream, octets: bytes, tls: Tls) -> bytes:
+def opened(self: Transport, octets: bytes, tls: Tls) -> bytes:
     plaintext = REAL_OPENED(self, octets, tls)
     if tls.they_ended:
-        self._unsent += tls.close_notify()  # as asyncio does
+        self.unsent += tls.close_notify()  # as asyncio does
     return plaintext
 
 
@@ -80,8 +80,8 @@ class TestHalfClose(Pitfall):
 
     usually = "its replies are lost"
     wrong = "they wait$"
-    handled = Stream._opened
-    naive = {"kv.net.stream.Stream._opened": opened}
+    handled = Transport._opened
+    naive = {"kv.net.transport.Transport._opened": opened}
 
     def scenario(self) -> str:
         with house(tls=True) as h:

@@ -16,8 +16,8 @@ import socket
 
 from house import house
 
-from kv.net.stream import Stream
 from kv.net.tls import Tls
+from kv.net.transport import Transport
 
 from .moments import above
 from .pitfall import Failure, Pitfall
@@ -72,7 +72,7 @@ class Asking:
         return b""
 
 
-def opened(self: Stream, octets: bytes, tls: Tls) -> bytes:
+def opened(self: Transport, octets: bytes, tls: Tls) -> bytes:
     plaintext = tls.received(octets)
     tls.waiting += tls.pending()  # it goes with the next reply
     return plaintext
@@ -84,8 +84,8 @@ class TestAnswers(Pitfall):
     shown = "m"
     usually = "as much as the peer asks for is kept for it in memory"
     wrong = above("unsent", 65_536)
-    handled = Stream._opened
-    naive = {"kv.net.stream.Stream._opened": opened}
+    handled = Transport._opened
+    naive = {"kv.net.transport.Transport._opened": opened}
 
     def scenario(self) -> str:
         with house(stream={"high_water": 4000, "low_water": 1000}) as h:

@@ -15,14 +15,16 @@ from unittest import mock
 
 import pytest
 
+import kv.connection
 import kv.net.stream
-import kv.server
 from kv.net import directions
 from kv.net.directions import Hold
 from kv.net.listener import Listener
 from kv.net.owner import Limits, Owner, Told
-from kv.net.reactor import READ, Callback, Reactor, Registration
+from kv.net.reactor import READ, Reactor, Registration
 from kv.net.stream import Stream
+from kv.net.timers import Callback
+from kv.net.transport import Transport
 from kv.net.turns import Turns
 
 from .kernel import Failure
@@ -34,13 +36,13 @@ SEEDS = 1000
 
 def ignore_a_short_send() -> AbstractContextManager[object]:
     """`send` returns how much it took; here whoever called it takes no notice."""
-    send = Stream._send
+    send = Transport.send
 
-    def hopeful(self: Stream) -> None:
+    def hopeful(self: Transport) -> None:
         send(self)
-        self._unsent, self._full = b"", False
+        self.unsent, self.full = b"", False
 
-    return mock.patch.object(Stream, "_send", hopeful)
+    return mock.patch.object(Transport, "send", hopeful)
 
 
 def leave_lines_that_were_read() -> AbstractContextManager[object]:
@@ -50,16 +52,16 @@ def leave_lines_that_were_read() -> AbstractContextManager[object]:
 
 def keep_the_id_on_reset() -> AbstractContextManager[object]:
     """Only a client that says DISCONNECT gives back its id; one that is reset does not."""
-    closed = kv.server.Connection.closed
+    closed = kv.connection.Connection.closed
 
-    def forgetful(self: kv.server.Connection, error: Exception | None, ours: bool) -> None:
+    def forgetful(self: kv.connection.Connection, error: Exception | None, ours: bool) -> None:
         if isinstance(error, ConnectionResetError):
             self._deadline.cancel()
             self._server.forget(self)
         else:
             closed(self, error, ours)
 
-    return mock.patch.object(kv.server.Connection, "closed", forgetful)
+    return mock.patch.object(kv.connection.Connection, "closed", forgetful)
 
 
 def spin_when_out_of_descriptors() -> AbstractContextManager[object]:
@@ -90,9 +92,9 @@ def extend_the_handshake_on_octets() -> AbstractContextManager[object]:
     read = Stream._read
 
     def kind(self: Stream) -> None:
-        received = self.received
+        received = self.transport.received
         read(self)
-        if self.received > received:
+        if self.transport.received > received:
             self._owner._deadline.postpone(self._owner._server.settings.handshake_timeout)
 
     return mock.patch.object(Stream, "_read", kind)
@@ -111,7 +113,7 @@ def reset_whoever_is_left_at_the_end() -> AbstractContextManager[object]:
 
 def count_nobody_whose_connection_was_lost_meanwhile() -> AbstractContextManager[object]:
     """Only those who are left at the end of a stop have not got everything, have they?"""
-    return mock.patch.object(Stream, "undelivered", property(lambda _: 0, lambda *_: None))
+    return mock.patch.object(Transport, "undelivered", property(lambda _: 0, lambda *_: None))
 
 
 def stop_listening_at_once() -> AbstractContextManager[object]:
@@ -126,7 +128,7 @@ def stop_listening_at_once() -> AbstractContextManager[object]:
 
 def judge_a_stall_by_what_send_takes() -> AbstractContextManager[object]:
     """The kernel says nothing for long, although the peer takes some."""
-    return mock.patch.object(Stream, "_acknowledged", lambda self: self.sent)
+    return mock.patch.object(Transport, "acknowledged", lambda self: self.sent)
 
 
 def tell_of_the_drain_only_after_being_held_up() -> AbstractContextManager[object]:

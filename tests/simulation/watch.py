@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import kv.connection
+import kv.net.stream
 import kv.server
 from kv.net import tcp
 from kv.net.listener import RETRY
-from kv.protocol.ready import REMEMBERED
+from kv.protocol.ready import REMEMBERED, TABLES
 from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
 from .model import meaning_of
 from .sockets import Socket, failure, unacknowledged
-from .watched import WatchedConnection, WatchedStream
+from .watched import WatchedConnection, WatchedStream, WatchedTransport
 
 if TYPE_CHECKING:
     from .world import World
@@ -113,7 +115,7 @@ class Watch:
                 REMEMBERED + len(str(meaning_of(line)).removeprefix("GET ")) + len(line + reply)
                 for session in store.sessions.values()
                 for line, reply in session.answers.items()
-            )
+            ) + TABLES * sum(1 for session in store.sessions.values() if session.answers)
             if lines != store.remembered or lines > store.capacity // 8:
                 raise Failure(f"{store.remembered} octets charged for lines, {lines} kept")
             if not kept == store.used == model.used():
@@ -181,7 +183,8 @@ class Watch:
         WatchedConnection.watch = self
         with (
             mock.patch.object(kv.server, "Connection", WatchedConnection),
-            mock.patch.object(kv.server, "Stream", WatchedStream),
+            mock.patch.object(kv.connection, "Stream", WatchedStream),
+            mock.patch.object(kv.net.stream, "Transport", WatchedTransport),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
             mock.patch.object(tcp, "failure", failure),
             self.world.signals.in_place(),

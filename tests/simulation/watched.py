@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import kv.connection
 import kv.server
 from kv.net import directions
 from kv.net.directions import Deadline, Event, Hold, Incoming, Outgoing
 from kv.net.owner import Stalled
 from kv.net.stream import Stream
+from kv.net.transport import Transport
 
 from .clients import Client
 from .kernel import READ, WRITE, Failure
@@ -40,7 +42,7 @@ MISTAKES = (
 )
 
 
-class WatchedConnection(kv.server.Connection):
+class WatchedConnection(kv.connection.Connection):
     """A connection, its client, and what is known about it from outside."""
 
     watch: ClassVar["Watch"]  # of the world that runs now
@@ -108,12 +110,12 @@ class WatchedConnection(kv.server.Connection):
             self.watch.world.model.end(client.story)
         if self.conversation.state.name != client.story.state:
             raise Failure(f"{client.name}: is {self.conversation.state}, not {client.story.state}")
-        if sim.closed or stream.outgoing is Outgoing.BROKEN:
+        if sim.closed or stream.transport.outgoing is Outgoing.BROKEN:
             if stream.unsent:
                 raise Failure(f"{client.name}: {stream.unsent} octets wait for nobody")
         else:
             self._check_unsent()
-        if stream.incoming is Incoming.OPEN:
+        if stream.transport.incoming is Incoming.OPEN:
             bound = limits.line_size + limits.read_size if self.has_line else limits.line_size - 1
             if self.buffered > bound:
                 raise Failure(f"{client.name}: {self.buffered} octets of input are kept")
@@ -157,7 +159,7 @@ class WatchedConnection(kv.server.Connection):
     def _check_interest(self) -> None:
         """Exactly what would be acted on: less is a hang, more spins."""
         stream, sim, unsent = self.stream, self.sim, self.stream.unsent
-        name, incoming = self.client.name, stream.incoming
+        name, incoming = self.client.name, stream.transport.incoming
         interest, _ = self.kernel.selector.registered.get(sim.fd, (0, None))
         if (interest & WRITE > 0) != (unsent > 0):
             raise Failure(f"{name}: {unsent} octets unsent, interest {interest}")
@@ -178,7 +180,9 @@ class WatchedConnection(kv.server.Connection):
         due = self.due
         if sim.closed or Hold.TURN in stream.holds:
             return
-        if due is not directions.deadline(stream.incoming, stream.outgoing, stream.unsent > 0):
+        if due is not directions.deadline(
+            stream.transport.incoming, stream.transport.outgoing, stream.unsent > 0
+        ):
             raise Failure(f"{self.client.name}: the timer waits for {due}")
         if due is None:
             return
@@ -289,7 +293,7 @@ class WatchedConnection(kv.server.Connection):
     def held_up(self) -> None:
         """Checks that it is."""
         with self._call("held_up"):
-            if not self.unsent or self.stream.outgoing is Outgoing.BROKEN:
+            if not self.unsent or self.stream.transport.outgoing is Outgoing.BROKEN:
                 raise Failure(f"{self.client.name}: is held up, and takes its replies")
             super().held_up()
 
@@ -401,14 +405,25 @@ class WatchedConnection(kv.server.Connection):
         self.client.disturbed = self.client.disturbed or why
 
 
-class WatchedStream(Stream):
-    """A stream whose states change by one door only, and which is left alone after its end."""
-
-    _owner: WatchedConnection
+class WatchedTransport(Transport):
+    """A transport whose states change by one door only."""
 
     def __init__(self, *args: Any) -> None:
         self.states = Incoming.OPEN, Outgoing.OPEN
         super().__init__(*args)
+
+    def step(self, event: Event) -> None:
+        """Looks at the states before, and keeps those after."""
+        if (self.incoming, self.outgoing) != self.states:
+            raise Failure("a state has changed behind the tables")
+        super().step(event)
+        self.states = self.incoming, self.outgoing
+
+
+class WatchedStream(Stream):
+    """A stream that is left alone after its end."""
+
+    _owner: WatchedConnection
 
     def close(self) -> None:
         """Tells the watch."""
@@ -427,17 +442,11 @@ class WatchedStream(Stream):
             self._owner.must_have_waited(Deadline.STALL)
         super().abort(error)
 
-    def _start_timer(self, due: Deadline | None) -> None:
+    def _wait_for(self, due: Deadline | None) -> None:
         owner = self._owner
         owner.due, owner.due_since = due, owner.kernel.now
         owner.allowance_from = owner.sim.taken
-        super()._start_timer(due)
-
-    def _step(self, event: Event) -> None:
-        if (self.incoming, self.outgoing) != self.states:
-            raise Failure(f"{self._owner.client.name}: a state has changed behind the tables")
-        super()._step(event)
-        self.states = self.incoming, self.outgoing
+        super()._wait_for(due)
 
     def _ready(self, events: int) -> None:
         if self._owner.sim.closed:

@@ -141,7 +141,7 @@ class World:
             return
         if all(client.settled for client in self.clients):
             # Nobody is left: now nothing may be left of anybody, timers included.
-            timers = [t for _, _, t in self.reactor._timers if t.callback is not None]
+            timers = [t for _, _, t in self.reactor.timers.heap if t.callback is not None]
             if timers:
                 raise Failure(f"{len(timers)} timers are left, and no connections")
             self.watch.end()

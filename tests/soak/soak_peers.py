@@ -18,6 +18,7 @@ from statistics import median
 import pytest
 from conftest import Server, wait_until
 from fuzz import conversations, run
+from test_damaged_lines import WANTED, refuse
 from test_hostile import descriptors, resident, statistics
 from wire import KEY, Peer
 
@@ -217,3 +218,11 @@ def test_a_hundred_thousand_damaged_messages(start_server: StartServer, peer: Ma
     assert bystander.ask("GET colour") == "blue"
     assert told["sessions"].startswith("1 with 1 keys")
     assert "error" not in told["drops"]
+
+
+def test_a_million_damaged_lines_are_violations_and_nothing_else() -> None:
+    seed = int(os.environ.get("FUZZ_SEED", time.time()))
+    print(f"\n    FUZZ_SEED={seed}")
+    outcomes = refuse(seed, 1_000_000)
+    assert not WANTED - set(outcomes)
+    print(f"    {1_000_000 - outcomes['a good line']:,} refused, for {len(outcomes) - 1} reasons")

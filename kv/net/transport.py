@@ -1,0 +1,228 @@
+"""One non-blocking connection: octets in, octets out, and the end of each direction.
+
+Generic: knows neither lines, nor whose turn it is, nor whom to tell. Which event may come in which
+state stands in `directions`. All that is called on the socket is called here, or in `tcp`.
+
+- `read` takes what one `recv` gives. It is the one place where octets come in.
+- `write` keeps octets, and `send` gives the kernel what it takes. They are the one place where
+  octets go out.
+
+In both places a `Tls` may stand (`tls`). Then the octets that are kept, sent and counted are those
+that go over the network.
+
+A transport calls nobody back. Whatever has consequences sets `changed`, and the `Stream` that the
+transport belongs to looks at it.
+"""
+
+import socket
+from typing import TYPE_CHECKING
+
+from kv.net import tcp
+from kv.net.directions import Event, Incoming, Outgoing, after
+from kv.net.tcp import NO_SIGNAL
+
+if TYPE_CHECKING:
+    from kv.net.tls import Tls
+
+#: Members as globals: to look one up in its enum takes CPython 3.11 four times as long.
+OPEN, SENDING, DISCARDING = Incoming.OPEN, Outgoing.OPEN, Incoming.DISCARDING
+READING = (Incoming.OPEN, Incoming.DRAINING)
+
+
+class Transport:
+    """A connected socket and its two directions. `release` closes the socket."""
+
+    __slots__ = (
+        *("_farewell", "_linger_size", "allowance", "changed", "error", "full", "incoming"),
+        *("outgoing", "overhead", "received", "sent", "sock", "tls", "undelivered", "unsent"),
+    )
+
+    def __init__(
+        self, sock: socket.socket, stall_timeout: float, linger_size: int, tls: "Tls | None" = None
+    ) -> None:
+        """Prepares the socket; `stall_timeout` is in seconds, `linger_size` in octets."""
+        tcp.prepare(sock, stall_timeout)
+        self.sock = sock
+        self.tls = tls
+        self.incoming = OPEN
+        self.outgoing = SENDING
+        self.unsent: bytes | bytearray = b""  # a bytearray once the kernel took only a part
+        self.full = False  # the kernel did not take it all: it says when it has room
+        self.changed = False  # something has happened that has consequences
+        self.error: Exception | None = None
+        self.received = 0  # octets, as is `sent`
+        self.sent = 0
+        self.undelivered = 0  # octets that the peer cannot have got, known once it is closed
+        self.overhead = 0  # octets of TLS that carried no plaintext
+        self._linger_size = linger_size
+        self.allowance = 0  # octets that may still be read: draining and lingering have a bound
+        self._farewell = 1  # octets, as the kernel counts, that owe nobody anything: FIN's
+        if tls is not None:
+            self.unsent = tls.pending()
+
+    def step(self, event: Event) -> None:
+        """The one door for transitions. Raises `RuntimeError` if there is none."""
+        before, sending = self.incoming, self.outgoing
+        self.incoming, self.outgoing = after(event, before, sending)
+        self.changed = True
+        if (self.incoming, self.outgoing) != (before, sending):
+            self.allowance = self._linger_size
+        if self.outgoing is Outgoing.BROKEN is not sending:
+            held = len(self.unsent) + (tcp.unacknowledged(self.sock) or 0)
+            farewell = self._farewell - (sending is not Outgoing.SHUT)
+            self.undelivered = max(0, held - farewell)
+            self.unsent = b""
+
+    def fail(self, event: Event, error: Exception) -> None:
+        """A step for which there is a reason; the first reason is the one that is told."""
+        self.error = self.error or error
+        self.step(event)
+
+    # In
+
+    def read(self, size: int) -> bytes:
+        """Octets that make lines, from one `recv` of `size` octets; none if there are none now."""
+        try:
+            data = self.sock.recv(size)
+        except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
+            if self.incoming is Incoming.DRAINING:
+                self.step(Event.EMPTY)
+            return b""
+        except OSError as error:  # ECONNRESET, ETIMEDOUT: both directions are gone (13)
+            self.fail(Event.RESET, error)
+            return b""
+        if not data:
+            self._ended()
+            return b""
+        self.received += len(data)
+        if self.incoming is not OPEN:
+            self.allowance -= len(data)
+            if self.incoming is DISCARDING:
+                self.changed = self.changed or self.allowance <= 0
+                return b""
+        return data if self.tls is None else self._opened(data, self.tls)
+
+    def _ended(self) -> None:
+        """The peer ended its sending side; it may well still read (3).
+
+        The socket stays readable for ever, so the read interest goes with this state (4).
+        """
+        if self.tls is not None and self.incoming in READING and not self.tls.ended():
+            self._tls_failed(self.tls)
+        else:
+            self.step(Event.FIN)
+
+    def _opened(self, octets: bytes, tls: "Tls") -> bytes:
+        """The plaintext in them; what TLS has to say to the peer is kept, and what follows, done.
+
+        Answers count as unsent: a peer that asks and does not read is read from no more (53).
+        """
+        plaintext = tls.received(octets)
+        answers = tls.pending()
+        if answers and self.outgoing in (SENDING, Outgoing.FINISHING):
+            self.unsent += answers
+        self.overhead += max(0, len(octets) + len(answers) - len(plaintext))
+        if tls.error is not None:
+            self._tls_failed(tls)
+        elif tls.they_ended:
+            self.step(Event.FIN)
+        elif self.outgoing is Outgoing.FINISHING:
+            self.changed = True  # perhaps `half_close` had to wait for the handshake
+        return plaintext
+
+    def _tls_failed(self, tls: "Tls") -> None:
+        """Nothing that comes can be believed any more. The lines from before are handed over."""
+        assert tls.error is not None
+        self.send()  # an alert says why
+        tcp.read_all(self.sock, self._linger_size)  # or `close` would reset it (12)
+        self.error = None
+        self.fail(Event.RESET, tls.error)
+
+    # Out
+
+    def write(self, octets: bytes) -> None:
+        """Keeps octets for `send`. Raises `RuntimeError` after the end of this direction."""
+        if self.outgoing is not SENDING:
+            self.step(Event.WRITE)
+            return
+        if self.tls is not None:
+            octets = self.tls.write(octets)
+        if not self.unsent:
+            self.unsent = octets
+        else:
+            if isinstance(self.unsent, bytes):
+                self.unsent = bytearray(self.unsent)
+            self.unsent += octets
+            self.changed = True  # more is unsent than the account of all knows (38)
+
+    def send(self) -> None:
+        """Gives the kernel what it takes; the rest goes when the socket is ready."""
+        unsent = self.unsent
+        if not unsent:
+            return
+        try:
+            # A short count is normal: what is left stays in front (6). The view of the buffer
+            # that `send` takes ends with the call, before the buffer shrinks (11).
+            sent = self.sock.send(unsent, NO_SIGNAL)
+        except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
+            sent = 0
+        except OSError as error:  # ECONNRESET, EPIPE, ETIMEDOUT (13)
+            # It says nothing about what can still be read: replies, or commands, that came before
+            # the reset are there. They are handed over first, and then the error is told (36).
+            self.fail(Event.SEND_FAILED, error)
+            return
+        self.sent += sent
+        if sent == len(unsent):
+            self.unsent = b""
+            if self.full:
+                self.full = False
+                self.changed = True
+            return
+        self.full = self.changed = True
+        if isinstance(unsent, bytearray):
+            del unsent[:sent]
+        else:
+            self.unsent = bytearray(unsent[sent:])
+
+    # The end
+
+    def shut_down(self) -> None:
+        """Ends our side, once all is sent. Comes again when close_notify is sent, too (52)."""
+        if self.tls is not None and (octets := self.tls.close_notify()):
+            self._farewell += len(octets)
+            self.unsent = octets
+            return
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
+            if self.tls is not None and self.tls.they_ended and not self.lacks:
+                self.step(Event.ABORT)  # it had closed, and our close_notify came to nobody
+            else:
+                self.fail(Event.SEND_FAILED, error)
+        else:
+            self.step(Event.SENT)
+
+    @property
+    def shaking(self) -> bool:
+        """Whether our end waits for the handshake: before it nobody can say close_notify."""
+        return self.tls is not None and self.tls.shaking and self.incoming in READING
+
+    def acknowledged(self) -> int:
+        """The octets that the peer's kernel has, as far as ours can tell."""
+        return self.sent - (tcp.unacknowledged(self.sock) or 0)
+
+    @property
+    def lingers(self) -> bool:
+        """Whether our side has ended, and what the peer sends is thrown away until it ends, too."""
+        return self.incoming is DISCARDING and self.outgoing is Outgoing.SHUT
+
+    @property
+    def lacks(self) -> bool:
+        """Whether the peer's kernel has not got everything but our farewell."""
+        return (tcp.unacknowledged(self.sock) or 0) > self._farewell
+
+    @property
+    def delivering(self) -> bool:
+        """Whether both sides have ended, and the kernel still delivers."""
+        shut = self.outgoing is Outgoing.SHUT and self.incoming is Incoming.ENDED
+        return shut and bool(tcp.unacknowledged(self.sock))
