@@ -1,10 +1,10 @@
 """Shows what the reactor does, while it does it: a microscope, to be put over any of it.
 
-For people, a line for each thing that happens; for programs, the same as events (see `events.py`),
-with what has changed by then. It works by wrapping: while a trace is on, the public methods that
-`taps.py` and `talks.py` list are replaced by ones that call them and tell. The modules looked at
-know nothing of it, so a trace that is off costs nothing. What a connection's figures are is not
-told by anybody: it is looked at after each thing that happens, and compared with what it was.
+For people, a line for each thing that happens (`printer.py`); for programs, the same as events (see
+`events.py`), with what has changed by then. It works by wrapping: while a trace is on, the public
+methods that `loop.py`, `taps.py` and `talks.py` list are replaced by ones that call them and tell.
+The modules looked at know nothing of it, so a trace that is off costs nothing. What a connection's
+figures are is not told by anybody: it is looked at after each thing that happens, and compared.
 
 A slice is something that took time, an instant something that happened. One thread does one thing
 at a time: whatever the number of connections, never do two of them have a slice at one moment.
@@ -24,21 +24,16 @@ from types import FrameType
 from typing import Any, Self, TextIO
 
 import kv
-from kv.net.log import LogHandler
-from kv.net.stdio import escaped
 from kv.net.timers import Timer
 from kv.watch.events import Event, Figures, Writer
-from kv.watch.figures import Look, duration, sentences
+from kv.watch.figures import Look, sentences
+from kv.watch.loop import LoopTaps
+from kv.watch.printer import Printer
 from kv.watch.talks import Talks
 from kv.watch.taps import Taps
 
 log = logging.getLogger("kv")
-lines = logging.getLogger("kv.watch.trace")
 
-#: Columns of a line for people, and those before its text.
-COLUMNS, INDENT = 100, 31
-#: SGR parameters (ECMA-48, 8.3.117), one a connection, in turn: colours to be read on any ground.
-COLOURS = (36, 33, 35, 32, 34, 31)
 #: The selectors of the standard library, whichever is in use.
 SELECTORS = {
     kind
@@ -52,8 +47,7 @@ HERE = f"{Path(__file__).resolve().parent}/"
 class Trace:
     """A trace, on while in its `with`: lines on standard error, events in `file`, or both.
 
-    The lines go the way of the log: what standard error cannot take at once is dropped, and
-    counted. `file` is buffered, and closed at the end. `colour` gives each connection its own.
+    `file` is buffered, and closed at the end. `colour` gives each connection its own.
 
     For worlds that are not this one: `clock` gives seconds, `sockets` and `selectors` are the
     classes that stand for those, `kernel` gives what it knows of a socket as figures, and `code`
@@ -79,28 +73,24 @@ class Trace:
         self.kernel = kernel
         self._code = tuple(f"{ROOT / folder}/" for folder in code)
         self._undo = ExitStack()
-        self._taps = Taps(self, tuple(sockets), tuple(selectors))
+        self._loop = LoopTaps(self, tuple(selectors))
+        self._taps = Taps(self, self._loop, tuple(sockets))
         self._seen: dict[str, Figures] = {}  # the figures as they were last told
         self._last: Event | None = None  # is told when it is over
         self._sleep: Event | None = None  # the last one, until something else is told
-        self._said = ("", "", "")  # the last line, and how often it was said again
-        self._repeated = 0
+        self._printer: Printer | None = None
         self.looks: dict[str, Look] = {}  # connections that are open
         self.touched: dict[str, None] = {}  # those for whom something was done in this callback
         self.timers: dict[Timer, tuple[str, str, float]] = {}  # whose, what for, and when
 
     def __enter__(self) -> Self:
         if self._lines:
-            handler = LogHandler(2)
-            handler.setFormatter(logging.Formatter("%(message)s"))  # `_line` escapes, and colours
-            lines.addHandler(handler)
-            self._undo.callback(lines.removeHandler, handler)
-            lines.propagate = False
-            lines.setLevel(logging.INFO)
+            self._printer = Printer(self._undo, self._colour)
         if self._writer is not None:
             self._undo.callback(self._writer.close)
-        for owner, name, tap in (*self._taps.all(), *Talks(self, self._taps).all()):
-            self._wrap(owner, name, tap)
+        for taps in (self._loop, self._taps, Talks(self, self._loop)):
+            for owner, name, tap in taps.all():
+                self._wrap(owner, name, tap)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +112,7 @@ class Trace:
 
     def name(self, sock: object) -> str:
         """Whose socket that is: a connection, or nobody's."""
-        return self._taps.name(sock)
+        return self._loop.name(sock)
 
     # Telling
 
@@ -228,29 +218,8 @@ class Trace:
         self._wake()
         if self._writer is not None:
             self._writer.write(event)
-        if not self._lines or (event.track == "loop" and event.verb != "sleep"):
-            return
-        text = event.text
-        if event.verb == "sleep":
-            text = f"{duration(event.lasted or 0)}, {text}" if event.now["most"] else text
-        said = (event.track, event.verb, text)
-        if said == self._said:
-            self._repeated += 1
-            return
-        if self._repeated:
-            again = f"(the same {self._repeated} times more)"
-            self._line(event.end, *self._said[:2], again)
-        self._said, self._repeated = said, 0
-        self._line(event.end, *said)
-
-    def _line(self, now: float, who: str, verb: str, text: str) -> None:
-        text = escaped(text)
-        if len(text) > COLUMNS - INDENT:
-            text = text[: COLUMNS - INDENT - 1] + "…"
-        line = f"{now / 1e6:10.6f}  {who:8}  {verb:8} {text}".rstrip()
-        if self._colour and who[0] == "#":
-            line = f"\x1b[{COLOURS[int(who[1:]) % len(COLOURS)]}m{line}\x1b[m"
-        lines.info("%s", line)
+        if self._printer is not None:
+            self._printer.write(event)
 
     def _place(self) -> str:
         """The line of source, outside of this folder, at which the thread is."""

@@ -147,7 +147,10 @@ def lane(title: str, pitfall: Pitfall, run: Callable[[], str]) -> Lane:
     Raises `ValueError` if the loop never turns in it.
     """
     acts, scenario = Acts(), pitfall.scenario
-    worlds: dict[str, Any] = {"sockets": (socket, Socket), "selectors": (*SELECTORS, house.Selector, Selector)}
+    worlds: dict[str, Any] = {
+        "sockets": (socket, Socket),
+        "selectors": (*SELECTORS, house.Selector, Selector),
+    }
     worlds |= {"clock": acts.clock, "code": ("kv", "tests/pitfalls")}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
@@ -212,7 +215,9 @@ def write_gallery(entries: list[Entry], folder: Path, every: bool) -> Iterator[s
                 path.write_text(page_of(entry, way, "../"), encoding="utf-8")
             except ValueError as error:
                 if every:
-                    items.append(f"<dt>{title}<dd>{text} No page of this: {html.escape(str(error))}.")
+                    items.append(
+                        f"<dt>{title}<dd>{text} No page of this: {html.escape(str(error))}."
+                    )
                 continue
             then = html.escape(way.usually)
             items.append(f'<dt><a href="{path.name}">{title}</a><dd>{text} Usually: {then}.')

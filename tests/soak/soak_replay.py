@@ -46,5 +46,7 @@ def test_a_step_of_a_large_page_takes_less_than_50_ms(tmp_path: Path) -> None:
             browser.evaluate("page.go(page.at + 1); document.body.getBoundingClientRect().width")
             taken.append(1000 * (time.perf_counter() - before))
     taken.sort()
-    print(f"a step of a page of 20,000: {taken[50]:.1f} ms in the median, {taken[98]:.1f} ms at most")
+    print(
+        f"a step of a page of 20,000: {taken[50]:.1f} ms in the median, {taken[98]:.1f} ms at most"
+    )
     assert taken[98] < 50, taken
