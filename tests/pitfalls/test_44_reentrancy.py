@@ -34,6 +34,7 @@ class TestSignalHandler(Pitfall):
     """A signal handler asks for `two` while the call that asks for `one` awaits its reply."""
 
     usually = "a caller gets the value of somebody else's key, or waits for ever"
+    wrong = "^#1 command 'GET two'"
     handled = Caller.execute
     naive = {"kv.caller.Caller.execute": execute}
 
