@@ -80,6 +80,18 @@ def test_a_client_that_stalls_during_a_stop_is_counted() -> None:
         assert h.server.cut_short == 1
 
 
+@pytest.mark.parametrize(("last", "short"), [("GET unlucky", 1), ("DISCONNECT", 0)])
+def test_a_client_whom_a_stop_finds_in_an_error_of_the_servers_is_counted(
+    last: str, short: int
+) -> None:
+    with house() as h, executing(OSError(errno.EMFILE, "a mistake")):
+        guest = h.guest().connect()
+        guest.socket.sendall(guest.key.seal(last.encode()))
+        h.server.stop(60)
+        h.settle()
+        assert h.server.cut_short == short
+
+
 def asking(port: int, stack: ExitStack, client_id: str) -> Peer:
     """A client that has sent all it has to say before anybody answered."""
     client = stack.enter_context(Peer(port))

@@ -109,7 +109,7 @@ class ServerConversation:
                     break
                 if self.state is not state:
                     state, known = self.state, self._ready()
-        except Exception:
+        except Violation:
             self.work += 1
             self.close()
             raise
