@@ -4,6 +4,7 @@ import ast
 import contextlib
 import inspect
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ from types import FrameType
 from typing import Any, ClassVar
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[2]
+from patience import patience
 
-#: Seconds after which a scenario that ought to hold is taken for hanging.
-PATIENCE = 20.0
+ROOT = Path(__file__).resolve().parents[2]
+#: Whose code may be said to hang.
+OURS = re.compile("/kv/(?!watch/)")
 
 
 class Failure(BaseException):
@@ -33,6 +35,9 @@ class Pitfall:
     shown: ClassVar[str] = "r"
     #: What happens with the usual code, as the end of "What is usually written: …".
     usually: ClassVar[str] = ""
+    #: Where in a trace of that it is seen to go wrong (see `moments.py`); or why it is not seen.
+    wrong: ClassVar[Any] = None
+    unseen: ClassVar[str] = "no code falls into it where a test could see that"
     #: The function or method, or where there is none the name ("kv.net.stream.KERNEL_BUFFER"),
     #: in which it is handled.
     handled: ClassVar[Any] = None
@@ -65,7 +70,7 @@ class Pitfall:
 
     def holds(self) -> str:
         """Runs the scenario as things are; what happened."""
-        return self.run({}, PATIENCE)
+        return self.run({}, patience(2))
 
     def test_what_is_usually_written_fails(self) -> None:
         """The pitfall is real."""
@@ -81,7 +86,7 @@ def bounded(seconds: float) -> Iterator[None]:
     """Interrupts what hangs, a system call that blocks included, with a `Failure` that says so."""
 
     def interrupt(_number: int, frame: FrameType | None) -> None:
-        while frame and "/kv/" not in frame.f_code.co_filename:
+        while frame and not OURS.search(frame.f_code.co_filename):
             frame = frame.f_back
         where = f" in {frame.f_code.co_qualname}" if frame else ""
         raise Failure(f"hangs{where}: interrupted after {seconds:g} s")
