@@ -134,7 +134,7 @@ class Tls:
         given, and one record more.
         """
         if self._records is not None:
-            return self._take_clear(octets, self._records)
+            octets = self._take_clear(octets, self._records)
         return b"".join(map(self._take, pieces(octets)))
 
     def ended(self) -> bool:
@@ -168,13 +168,13 @@ class Tls:
         return plaintext
 
     def _take_clear(self, octets: bytes, records: ClearRecords) -> bytes:
-        """Takes one record at a time while the handshake lasts."""
+        """Takes one record at a time while the handshake lasts. Returns what follows it."""
         try:
             for record in records.cut(octets):
                 self._take(record)
                 if self.state is not HANDSHAKE:
                     self._records = None
-                    return self.received(bytes(records.rest))
+                    return bytes(records.rest)
         except TlsError as error:
             self._fail(str(error))
         return b""
