@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from certificates import CA, SERVER
+from certificates import SERVER
 from conftest import Server, wait_until
 from test_tls_client import free_port, library
 from tls_peer import TlsSocket
