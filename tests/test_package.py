@@ -89,7 +89,7 @@ def test_the_installed_programs_say_which_version_they_are(installed: Path, tmp_
 def test_it_is_typed_for_whoever_uses_it(installed: Path, tmp_path: Path) -> None:
     mypy = shutil.which("mypy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if mypy is None:
-        pytest.skip("mypy is not installed")
+        pytest.skip("mypy is not installed (make lint does that)")
     (tmp_path / "program.py").write_text(PROGRAM)
     cache = f"--cache-dir={tmp_path / 'cache'}"
     done = run(
