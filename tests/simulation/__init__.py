@@ -13,6 +13,7 @@ decides all of it, so whatever goes wrong, goes wrong again: `make simulate SEED
     model.py     what the server should answer: a plain dict
     watch.py     the invariants, checked between any two turns of the loop
     watched.py   those of one connection
+    tls.py       both ends of TLS, which is spoken in one world of ten
     world.py     puts a world together from a seed, and runs it to its end
     signals.py   signals, and calls from other threads
     wishes.py    what a reader wants to see happen besides
@@ -20,7 +21,7 @@ decides all of it, so whatever goes wrong, goes wrong again: `make simulate SEED
     __main__.py  the command
 
 `test_mistakes.py` shows that it bites: it puts classic mistakes back into the server, and each is
-found within a few seeds.
+found within a few seeds; `test_tls_worlds.py` does the same with TLS.
 
 What is not simulated: signals themselves (a wake-up descriptor stands for them), `listen` and name
 resolution, the client's side of this project, and time that passes inside of a computation.
