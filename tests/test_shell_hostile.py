@@ -90,7 +90,7 @@ def test_in_a_terminal_the_client_ends_by_itself(fake: FakeServer, name: str) ->
     assert status == 3 and said in text
 
 
-def test_a_flood_of_replies_to_a_raw_client_is_held_back_until_they_are_read(fake: FakeServer) -> None:
+def test_a_flood_of_replies_to_a_raw_client_waits_until_they_are_read(fake: FakeServer) -> None:
     """Nobody reads the client's output; what the server can send is what buffers hold."""
     client = Client(fake.port, "--raw")
     sent = 0
