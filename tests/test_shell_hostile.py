@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from fake import Conversation, FakeServer
+from patience import patience
 from pitfalls.in_process import Pipe, client, turn
+from pitfalls.pitfall import bounded
 from test_shell_pipe import Client
 from test_shell_terminal import Terminal
 from wire import KEY, OTHER_KEY
@@ -98,7 +100,10 @@ def test_a_server_that_answers_and_takes_nothing_is_left(tmp_path: Path) -> None
     script = tmp_path / "script"
     script.write_text("GET x\n" * 100_000)  # 9 MB when sealed: more than all buffers hold
     with script.open("rb") as source, Pipe() as output, Pipe() as notices:
-        with client(source.fileno(), output.sink, notices.sink) as (shell, server):
+        with (
+            bounded(patience()),
+            client(source.fileno(), output.sink, notices.sink) as (shell, server),
+        ):
             answered = 0
             turn(shell, lambda: not shell._link.idle)
             while owed := shell._link._conversation.awaiting:
