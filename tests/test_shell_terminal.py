@@ -324,13 +324,17 @@ def test_ctrl_c_drops_the_line_that_is_being_typed_and_the_session_goes_on(
 def test_ctrl_c_drops_a_part_of_a_line_that_was_read_already() -> None:
     """Ctrl-D in the middle of a line hands over what stands before it."""
     screen, terminal = os.openpty()
-    with open(screen, "rb"), open(terminal, "wb"), bounded(patience()):
-        with client(terminal, terminal, terminal) as (shell, server):
-            os.write(screen, b"GET x" + CTRL_D)
-            turn(shell, lambda: shell._input._buffer)
-            shell._interrupted()
-            os.write(screen, b"GET y\n")
-            assert asked(shell, server) == "GET y"
+    with (
+        open(screen, "rb"),
+        open(terminal, "wb"),
+        bounded(patience()),
+        client(terminal, terminal, terminal) as (shell, server),
+    ):
+        os.write(screen, b"GET x" + CTRL_D)
+        turn(shell, lambda: shell._input._buffer)
+        shell._interrupted()
+        os.write(screen, b"GET y\n")
+        assert asked(shell, server) == "GET y"
 
 
 def test_ctrl_c_twice_ends_it_with_130_and_without_a_traceback(start: Start) -> None:
