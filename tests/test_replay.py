@@ -382,7 +382,7 @@ def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
     browser.press("w")
     assert browser.evaluate("document.querySelectorAll('section.wrong').length") == 1
     naive, here = browser.texts("h2")
-    assert naive.startswith("What is usually written: 1000 of") and here.startswith("Here: ")
+    assert naive.startswith("The usual code: 1000 of") and here.startswith("Here: ")
     # The polite client has its reply here, and not there.
     cards = browser.texts("article")
     assert "CONNECT 'polite'" in cards[1] and "GET 'k'" in cards[3]

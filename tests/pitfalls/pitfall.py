@@ -14,7 +14,7 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Seconds after which a scenario that ought to hold is taken for hanging.
+#: Seconds after which a scenario that should hold counts as hanging.
 PATIENCE = 20.0
 
 
@@ -28,27 +28,27 @@ class Pitfall:
     The docstring says what the scenario does.
     """
 
-    #: How it is shown: "r" on real sockets, "s" in the simulator, "m" measured in counts; "e" is
-    #: explained, and its setting checked, because the effect is out of reach: no `naive` then.
+    #: How it is shown: "r" on real sockets, "s" in the simulator, "m" measured in counts. "e" is
+    #: only explained, and its setting checked, because no test can see the effect: no `naive` then.
     shown: ClassVar[str] = "r"
-    #: What happens with the usual code, as the end of "What is usually written: …".
+    #: What happens with the usual code.
     usually: ClassVar[str] = ""
-    #: The function or method, or where there is none the name ("kv.net.stream.KERNEL_BUFFER"),
-    #: in which it is handled.
+    #: The function or method that handles the pitfall, or the name of a constant that does
+    #: ("kv.net.tcp.KERNEL_BUFFER").
     handled: ClassVar[Any] = None
-    #: What is usually written: dotted name -> what to put there instead, while the scenario runs.
+    #: The usual code: dotted name -> what to put there instead, while the scenario runs.
     naive: ClassVar[dict[str, Any]] = {}
-    #: It measures the process, and what has run there before counts: its exercise needs a new one.
+    #: The scenario measures the process, so what ran before counts: the exercise needs a new one.
     alone: ClassVar[bool] = False
-    #: Seconds after which the scenario with the usual code is taken for hanging.
+    #: Seconds after which the scenario with the usual code counts as hanging.
     patience: ClassVar[float] = 5.0
 
     def scenario(self) -> str:
-        """Says in one sentence what happened; raises `Failure` if that is the pitfall."""
+        """Returns a sentence that says what happened. Raises `Failure` if that is the pitfall."""
         raise NotImplementedError
 
     def run(self, instead: dict[str, Any], patience: float) -> str:
-        """Runs the scenario, with what is in `instead` in place of what has those dotted names."""
+        """Runs the scenario. The names in `instead` are replaced by their values meanwhile."""
         with contextlib.ExitStack() as stack:
             for name, replacement in instead.items():
                 stack.enter_context(mock.patch(name, replacement))
@@ -64,7 +64,7 @@ class Pitfall:
         raise AssertionError(f"the usual code did not fail: {held}")
 
     def holds(self) -> str:
-        """Runs the scenario as things are; what happened."""
+        """Runs the scenario with this project's code. Returns what happened."""
         return self.run({}, PATIENCE)
 
     def test_what_is_usually_written_fails(self) -> None:
@@ -78,7 +78,7 @@ class Pitfall:
 
 @contextlib.contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Interrupts what hangs, a system call that blocks included, with a `Failure` that says so."""
+    """Interrupts code that hangs, also in a system call that blocks, with a `Failure`."""
 
     def interrupt(_number: int, frame: FrameType | None) -> None:
         while frame and "/kv/" not in frame.f_code.co_filename:
@@ -114,7 +114,7 @@ def mistakes() -> Iterator[list[BaseException]]:
 
 
 def place(handled: Any) -> tuple[str, int, str]:
-    """The file, the line and the name of what `handled` of a pitfall is."""
+    """The file, the line and the name of the `handled` of a pitfall."""
     if isinstance(handled, str):
         module, _, name = handled.rpartition(".")
     else:
