@@ -89,10 +89,11 @@ class Connection:
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed. Ends the session, if there still is one."""
         self._deadline.cancel()
+        unanswered = ours and self.conversation.state is not State.CLOSED
         try:
             self.conversation.close()
         finally:  # even after a mistake there, the connection's place is free (28)
-            self._server.forget(self)
+            self._server.forget(self, unanswered)
         if ours:
             self._count("error")
             log.error("dropped %s: an error in this server", self, exc_info=error)

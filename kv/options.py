@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="serve until SIGINT, SIGTERM or SIGHUP",
         description="Serves until SIGINT, SIGTERM or SIGHUP. With --tls-cert, SIGHUP does not stop"
-        " the server: the server reads the certificates again. --port 0 takes a free port. Exit"
+        " the server: the server reads the certificates again. A signal that was ignored at the"
+        " start, as after nohup, stays ignored. --port 0 takes a free port. Exit"
         " status: 0 every client was answered; 1 the server could not start, or cut connections"
         " short; 2 wrong options; 128 + N a further signal N ended the server at once.",
     )

@@ -94,7 +94,10 @@ def serve(
     try:
         take_signals(reactor, stop, tell)
         if read_tls is not None:  # certificates have to be renewed without a stop
-            reactor.on_signal(signal.SIGHUP, read_again)
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as after `nohup` (45)
+                log.warning("SIGHUP is ignored, as it was at the start: no certificate is renewed")
+            else:
+                reactor.on_signal(signal.SIGHUP, read_again)
         server = Server(reactor, service, settings, sockets, tls)
         log.info("arithmetic: %s", ARITHMETIC)
         if longest > LONG_TURN:

@@ -89,7 +89,7 @@ class Server:
             connection.stream.finish()
         self.reactor.call_later(timeout, self._cut_short)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Connection, unanswered: bool) -> None:
         """A connection is closed, so there is room for another."""
         if connection not in self.connections:
             return  # its constructor has failed
@@ -99,7 +99,8 @@ class Server:
         del self.connections[connection]
         self.sweep_soon()
         self._gone.update(counted(connection.stream))
-        self.cut_short += self._stopping and connection.stream.transport.undelivered > 0
+        deprived = unanswered or connection.stream.transport.undelivered > 0
+        self.cut_short += self._stopping and deprived
         self._stop_if_done()
 
     def statistics(self) -> str:

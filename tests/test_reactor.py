@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import PATIENCE
+from patience import patience
 
 from kv.net.reactor import READ, WRITE, Reactor
 
@@ -82,7 +82,7 @@ def reactor(selector: FakeSelector, clock: Clock) -> Reactor:
 def real() -> Iterator[Reactor]:
     """A reactor of the machine's own selector and clock, each `turn` bounded."""
     reactor = Reactor()
-    reactor.call_later(PATIENCE, lambda: pytest.fail("the loop waited in vain"))
+    reactor.call_later(patience(), lambda: pytest.fail("the loop waited in vain"))
     yield reactor
     reactor.close()
 

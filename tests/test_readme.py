@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT
+from conftest import ROOT
+from patience import patience
 from pitfalls.gallery import Entry, gallery, grouped
 from pitfalls.pitfall import line_of
 from readme import PAGES, renewed
@@ -250,7 +251,7 @@ def endless(clone: Path, request: Any) -> Iterator[subprocess.Popen[str]]:
         assert "listening on 127.0.0.1:" in process.stdout.readline()
         yield process
         process.terminate()
-        assert process.wait(PATIENCE) is not None
+        assert process.wait(patience()) is not None
     finally:
         end(process)
 
@@ -279,7 +280,7 @@ def test_a_script_prints_what_is_shown(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience(),
     )
     assert without_place(done.stdout).splitlines() == [without_place(line) for line in shown]
 
@@ -306,11 +307,11 @@ def test_a_person_sees_what_is_shown(
                 if prompt is None:
                     continue
                 while prompt[0] not in seen[read:]:
-                    assert select.select([terminal], [], [], PATIENCE)[0], seen
+                    assert select.select([terminal], [], [], patience())[0], seen
                     seen += terminal.read(4096).decode().replace("\r\n", "\n")
                 read = len(seen)
                 terminal.write(line[prompt.end() :].encode() + b"\n")
-            assert client.wait(PATIENCE) == 0
+            assert client.wait(patience()) == 0
             while select.select([terminal], [], [], 0)[0]:
                 seen += terminal.read(4096).decode().replace("\r\n", "\n")
         finally:
@@ -327,13 +328,13 @@ def test_any_other_command_ends_well(clone: Path, command: str) -> None:
         try:
             assert trace.stdout is not None and "listening" in trace.stdout.readline()
             trace.terminate()
-            trace.wait(PATIENCE)
+            trace.wait(patience())
         finally:
             end(trace)
     command = command.partition("#")[0].rstrip()
     line = f"{command} {SHORTER.get(command, '')}"
     done = subprocess.run(
-        ["sh", "-c", line], cwd=clone, env=ENVIRONMENT, capture_output=True, timeout=30
+        ["sh", "-c", line], cwd=clone, env=ENVIRONMENT, capture_output=True, timeout=patience(3)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     if command == "make demo":
@@ -351,7 +352,7 @@ def test_an_exercise_is_started_and_marked_as_shown(clone: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            timeout=patience(),
         )
         assert without_place(done.stdout).splitlines() == [without_place(line) for line in shown]
 

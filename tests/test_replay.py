@@ -4,23 +4,24 @@ import inspect
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import starts
 from browser import PROGRAM, Browser
-from conftest import ROOT
 from house import house
+from pitfalls.gallery import Entry, gallery
+from pitfalls.lanes import lane, page_of
+from pitfalls.moments import moment
+from pitfalls.pitfall import Pitfall
 
 from kv.net.reactor import Reactor
 from kv.watch.events import Event, Writer, read
 from kv.watch.replay import Lane, page, sources
 from kv.watch.trace import Trace
 
-KV = [sys.executable, "-m", "kv"]
 HERE = Path(__file__).resolve().parents[1] / "kv" / "watch"
 #: What says how big each bar of a card is: the figure, and what the page calls it.
 BARS = {"line": "incomplete line", "lines": "lines waiting", "unsent": "replies unsent"}
@@ -133,7 +134,7 @@ def test_what_has_changed_is_marked_and_nothing_else(browser: Browser, shown: Pa
     browser.evaluate(f"page.go({step})")
     assert browser.texts(".caption")[0].startswith("#1 alice · recv")
     marked = browser.evaluate(
-        "[...document.querySelectorAll('.new')].map((e) => e.closest('article').textContent)"
+        "[...document.querySelectorAll('.cards .new')].map((e) => e.closest('article').textContent)"
     )
     assert marked and all(text.strip().startswith("#1 alice") for text in marked)
 
@@ -247,8 +248,7 @@ def test_nothing_overlaps_or_jumps_at_1280_by_720(
 # --- much of it --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def large(directory: Path) -> Path:
+def large_trace(directory: Path) -> Path:
     """A trace of 20,000 events, of 300 connections."""
     rng, path, end = random.Random(1), directory / "large.json", 0.0
     known: dict[str, Any] = {"limits": {"line": 511, "lines": 16895, "unsent": 65536}, "in": "OPEN"}
@@ -273,15 +273,16 @@ def large(directory: Path) -> Path:
 
 
 def test_20_000_events_are_less_than_2_mb_and_can_be_stepped_through(
-    browser: Browser, large: Path
+    browser: Browser, directory: Path
 ) -> None:
+    large = large_trace(directory)
     path = large.with_suffix(".html")
     path.write_text(page("large", [Lane(read(large)[0])]), encoding="utf-8")
     assert path.stat().st_size < 2_000_000
     browser.open(path)
-    for moment in (0, 19_999, 7_777):
-        browser.evaluate(f"page.go({moment})")
-        assert browser.texts("#where")[0].endswith(f"step {moment + 1} of 20000")
+    for at in (0, 19_999, 7_777):
+        browser.evaluate(f"page.go({at})")
+        assert browser.texts("#where")[0].endswith(f"step {at + 1} of 20000")
         browser.press("ArrowLeft")
         browser.press("ArrowDown")
     assert len(browser.texts("article")) == 24
@@ -296,7 +297,7 @@ def test_20_000_events_are_less_than_2_mb_and_can_be_stepped_through(
 
 
 def test_replay_writes_one_page_that_needs_nothing_else(trace: Path) -> None:
-    done = subprocess.run([*KV, "replay", str(trace)], cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-m", "kv", "replay", str(trace))
     assert (done.returncode, done.stderr) == (0, "")
     assert "<title>" in done.stdout and "http" not in done.stdout.replace("HTTP/1.1", "")
     for word in ("src=", "@import", "url("):
@@ -306,22 +307,21 @@ def test_replay_writes_one_page_that_needs_nothing_else(trace: Path) -> None:
 def test_a_trace_without_an_end_says_so(trace: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.json"
     path.write_text(trace.read_text()[:-200])
-    done = subprocess.run([*KV, "replay", str(path)], cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-m", "kv", "replay", str(path))
     assert done.returncode == 0 and '"note":"This trace has no end' in done.stdout
 
 
 def test_a_page_that_nobody_takes(trace: Path) -> None:
-    command = [*KV, "replay", str(trace)]
     source, sink = os.pipe()
     os.close(source)
-    done = subprocess.run(command, cwd=ROOT, stdout=sink, stderr=subprocess.PIPE)
+    done = starts.run("-m", "kv", "replay", str(trace), stdout=sink)
     os.close(sink)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, "")
     if Path("/dev/full").exists():
         with open("/dev/full", "wb") as full:
-            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
+            done = starts.run("-m", "kv", "replay", str(trace), stdout=full)
         assert done.returncode == 1
-        assert done.stderr == b"cannot write the page: No space left on device\n"
+        assert done.stderr == "cannot write the page: No space left on device\n"
 
 
 def test_a_file_that_is_not_there(run_kv: Any) -> None:
@@ -364,14 +364,22 @@ def test_a_page_has_its_data_once(shown: Path, trace: Path) -> None:
 # --- two lanes ---------------------------------------------------------------------------------
 
 
+def way(number: int, name: str) -> tuple[Entry, type[Pitfall]]:
+    """One way to fall, and its entry."""
+    (path,) = (HERE.parents[1] / "tests" / "pitfalls").glob(f"test_{number:02}_*.py")
+    entry = Entry.read(path)
+    return entry, next(way for way in entry.ways if way.__name__ == name)
+
+
 def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
     browser: Browser, directory: Path
 ) -> None:
     path = directory / "page.html"
-    command = [sys.executable, "-m", "tests.pitfalls", "22", "--replay", str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "") and str(path) in done.stdout
+    path.write_text(page_of(*way(22, "TestGreedy")), encoding="utf-8")
     browser.open(path)
+    assert browser.texts("#note") == [
+        "A client has sent 1,000 commands, and another one; the loop turns once."
+    ]
     assert browser.evaluate("page.moments.every((all) => all.length === 2)")
     acts = (
         "page.moments.filter((all, m) => m && all.some((at, i) => at !== page.moments[m - 1][i] &&"
@@ -379,17 +387,53 @@ def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
         " page.lanes[i].history.steps[at].verb === 'act'))"
     )
     assert browser.evaluate(acts)
+    assert browser.texts(".wrong") == ["", ""]
     browser.press("w")
-    assert browser.evaluate("document.querySelectorAll('section.wrong').length") == 1
+    wrong = "⚠ It goes wrong: one client's commands are all handled before anybody else's"
+    assert browser.texts(".wrong") == [wrong, ""]
     naive, here = browser.texts("h2")
-    assert naive.startswith("The usual code: 1000 of") and here.startswith("Here: ")
+    assert naive.startswith("The usual code: 1000 of") and here.startswith("This project's code: ")
     # The polite client has its reply here, and not there.
     cards = browser.texts("article")
     assert "CONNECT 'polite'" in cards[1] and "GET 'k'" in cards[3]
 
 
-def test_a_pitfall_that_has_no_page_says_why(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.pitfalls", "7", "--replay", str(tmp_path / "p.html")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "No page of this: " in done.stdout
-    assert "The reason: " in done.stdout
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (2, "TestEndlessLine"),
+        (6, "TestShortSend"),
+        (7, "TestWriteInterest"),
+        (15, "TestIdle"),
+        (22, "TestGreedy"),
+        (23, "TestLeftOver"),
+        (27, "TestNames"),
+        (39, "TestUrgent"),
+        (52, "TestGoodbye"),
+    ],
+)
+def test_where_it_goes_wrong_is_found_in_what_happened(number: int, name: str) -> None:
+    """`make soak` does it for all."""
+    _, one = way(number, name)
+    pitfall = one()
+    assert moment(one.wrong, lane("", pitfall, pitfall.fails).events) is not None
+    assert moment(one.wrong, lane("", pitfall, pitfall.holds).events) is None
+
+
+def test_every_pitfall_has_a_page_or_says_why_not() -> None:
+    for entry in gallery():
+        for one in entry.ways:
+            said = (one.wrong is not None) + ("unseen" in vars(one)) + (not one.naive)
+            assert said == 1, f"{entry.path}: {one.__name__}"
+
+
+def test_the_command_writes_the_pages_that_there_are_and_says_why_there_is_none(
+    tmp_path: Path,
+) -> None:
+    done = starts.run("-m", "tests.pitfalls", "7", "--replay", str(tmp_path / "p.html"))
+    assert (done.returncode, done.stderr) == (0, "")
+    page, none = done.stdout.splitlines()
+    assert page.startswith(f"{tmp_path / 'p.html'}: A client connects, sends its key")
+    assert "7. An interest that has nothing to do" in (tmp_path / "p.html").read_text()
+    assert none.startswith("No page of this: A socket is paused")
+    assert none.endswith("The reason: it watches a socket of its own, which is no connection.")

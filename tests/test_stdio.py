@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT
+from conftest import ROOT
+from patience import patience
 from pitfalls.pitfall import bounded
 
 from kv.net.log import LogHandler
@@ -29,7 +30,7 @@ LONGEST = 1000
 @pytest.fixture(autouse=True)
 def patient() -> Iterator[None]:
     """A call that blocks fails its test: there is nobody else to end it."""
-    with bounded(PATIENCE):
+    with bounded(patience()):
         yield
 
 
@@ -152,7 +153,7 @@ def test_missing_descriptors_are_opened_on_dev_null(
         cwd=ROOT,
         input=b"y",
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=patience(),
         check=True,
     )
     shown = json.loads((tmp_path / "shown").read_text())

@@ -12,7 +12,8 @@ import pytest
 from certificates import CA, CLIENT, ENCRYPTED_KEY, OTHER_CA, SERVER, STRANGER
 
 from kv.net.credentials import CredentialsError, client_context, server_context
-from kv.net.tls import LARGEST_HELLO, PIECE, RECORD, TRANSITIONS, Event, State, Tls
+from kv.net.records import LARGEST_HELLO, RECORD
+from kv.net.tls import PIECE, TRANSITIONS, Event, State, Tls
 
 STATM = Path("/proc/self/statm")
 PLAIN_KEY_LINE = b"MEgCQQC" + b"a" * 90 + b"\n"

@@ -52,11 +52,11 @@ def test_the_trace_of_one_put_reads_as_a_story(start_server: Callable[..., Serve
         [
             "accept descriptor ",
             "watch read",
-            "timer handshake timed out in 10 s",
+            "timer handshake limit in 10 s",
             "message key line -> the server's key line",
             "state AWAITING_KEY -> AWAITING_CONNECT",
             "message CONNECT 'alice' -> CONNECT: OK",
-            "timer idled in 3600 s",
+            "timer idle limit in 3600 s",
             "recv 178 of 16384 octets",
             "open 88 octets",
             "message PUT 'colour' -> no reply",
@@ -80,7 +80,7 @@ def test_the_trace_of_one_put_reads_as_a_story(start_server: Callable[..., Serve
 
 def test_the_clients_end_of_it(start_server: Callable[..., Server], run_kv: Any) -> None:
     port = str(start_server().port)
-    done = run_kv("client", "--trace", "--id", "a", "--port", port, input="PUT k\nv\n", stdin=None)
+    done = run_kv("client", "--trace", "--id", "a", "--port", port, input="PUT k\nv\n")
     assert done.stdout == "PUT: OK\n"
     in_order(
         [
@@ -155,7 +155,7 @@ def test_a_client_that_does_not_read_is_seen_to_be_held_up() -> None:
         [
             "message GET 'k' -> the value",
             "message (the same ",
-            "hold PEER: the peer does not take its replies: nothing is read",
+            "hold PEER: its peer does not take the replies; nothing is read",
             "held up ",
             "go on PEER: ",
             "drained ",

@@ -25,26 +25,17 @@ and `failed` leads to OVER from all but OVER itself.
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from kv.net.owner import TlsError
+from kv.net.records import NOT_TLS, RECORD, ClearRecords
 
 #: Octets of plaintext in each record that we send, and octets fed to the TLS object at a time. Its
 #: buffers grow and never shrink: with the largest records, they take 40 KiB for each client.
 PIECE = 4096
-#: Octets of plaintext in the largest record (RFC 8446, section 5.1).
-RECORD = 16 * 1024
-#: Octets of a record's header, and the most that sealing may add (section 5.2).
-HEADER, SEAL = 5, 256
-#: The first octet of a handshake record, and of every record that may come in the clear.
-HANDSHAKE_RECORD = 22
-CLEAR_KINDS = {20, 21, 22, 23}
-#: Octets of the largest ClientHello that the server takes. Real ones have 250 to 2,000. OpenSSL
-#: takes 128 KiB, and sets that memory aside when 9 octets announce such a message (51).
-LARGEST_HELLO = 8 * 1024
 
 
 class State(Enum):
@@ -82,7 +73,7 @@ HANDSHAKE, OPEN, THEY_ENDED, WE_ENDED, OVER = State
 
 #: OpenSSL's word for an error, and our sentence. "The peer" is the program at the other end.
 REASONS = {
-    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
+    "WRONG_VERSION_NUMBER": NOT_TLS,
     "UNSUPPORTED_PROTOCOL": "the peer does not offer TLS 1.3",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer has no certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "the peer does not speak TLS 1.3",
@@ -110,7 +101,7 @@ class Tls:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{server_name!r} is not a host name") from error
         if not server:
-            self._take(b"", [])  # the client speaks first
+            self._take(b"")  # the client speaks first
 
     @property
     def shaking(self) -> bool:
@@ -142,14 +133,9 @@ class Tls:
         the stream, as all plaintext does, for its turn. It has at most as many octets as were
         given, and one record more.
         """
-        plaintext: list[bytes] = []
-        for start in range(0, len(octets), PIECE):
-            piece = octets[start : start + PIECE]
-            if self._records is None:
-                self._take(piece, plaintext)
-            else:
-                self._take_clear(piece, plaintext, self._records)
-        return b"".join(plaintext)
+        if self._records is not None:
+            return self._take_clear(octets, self._records)
+        return b"".join(map(self._take, pieces(octets)))
 
     def ended(self) -> bool:
         """FIN has come. False, and an error, if close_notify did not come before it (52)."""
@@ -159,9 +145,10 @@ class Tls:
             self._fail("the connection was cut off: it ended without TLS's close_notify")
         return self.error is None
 
-    def _take(self, octets: bytes, plaintext: list[bytes]) -> None:
+    def _take(self, octets: bytes) -> bytes:
+        plaintext = b""
         if self.state in (THEY_ENDED, OVER):
-            return  # octets after the end are ignored (RFC 8446, section 6.1)
+            return plaintext  # octets after the end are ignored (RFC 8446, section 6.1)
         try:
             self._incoming.write(octets)
             if self.state is HANDSHAKE:
@@ -171,25 +158,26 @@ class Tls:
                 piece = self._tls.read(RECORD)
                 if not piece:
                     raise ssl.SSLZeroReturnError
-                plaintext.append(piece)
+                plaintext += piece
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
             self._enter(Event.THEY_END)
         except ssl.SSLError as error:
             self._fail(said(error))
+        return plaintext
 
-    def _take_clear(self, octets: bytes, plaintext: list[bytes], records: "ClearRecords") -> None:
+    def _take_clear(self, octets: bytes, records: ClearRecords) -> bytes:
         """Takes one record at a time while the handshake lasts."""
         try:
             for record in records.cut(octets):
-                self._take(record, plaintext)
+                self._take(record)
                 if self.state is not HANDSHAKE:
                     self._records = None
-                    self._take(bytes(records.rest), plaintext)
-                    return
+                    return self.received(bytes(records.rest))
         except TlsError as error:
             self._fail(str(error))
+        return b""
 
     # To the peer
 
@@ -200,7 +188,7 @@ class Tls:
         writable socket would make the loop spin (49).
         """
         if self.state in (OPEN, THEY_ENDED):
-            return self._sealed(plaintext)
+            return b"".join(map(self._seal, pieces(plaintext)))
         if self.state is HANDSHAKE:
             self.waiting += plaintext
         return b""
@@ -228,12 +216,9 @@ class Tls:
         self._enter(Event.WE_END)
         return self._outgoing.read()
 
-    def _sealed(self, plaintext: bytes) -> bytes:
-        octets = []
-        for start in range(0, len(plaintext), PIECE):
-            self._tls.write(plaintext[start : start + PIECE])
-            octets.append(self._outgoing.read())
-        return b"".join(octets)
+    def _seal(self, piece: bytes) -> bytes:
+        self._tls.write(piece)
+        return self._outgoing.read()
 
     # The one door for all transitions
 
@@ -247,45 +232,11 @@ class Tls:
         self._enter(Event.FAILED)
 
 
-class ClearRecords:
-    """Cuts what a client sends in the clear into records, and checks their lengths (51).
-
-    A message begins with its length, and OpenSSL sets aside that much memory.
-    """
-
-    __slots__ = ("_left", "rest")
-
-    def __init__(self) -> None:
-        self.rest = bytearray()  # a record that is not complete
-        self._left = 0  # octets still to come of a message that has begun
-
-    def cut(self, octets: bytes) -> Iterator[bytes]:
-        """The records that are complete now. Raises `TlsError` at a wrong one."""
-        self.rest += octets
-        if self.rest[0] not in CLEAR_KINDS:
-            raise TlsError(REASONS["WRONG_VERSION_NUMBER"])
-        while len(self.rest) >= HEADER:
-            size = int.from_bytes(self.rest[3:HEADER])
-            if size > RECORD + SEAL:
-                raise TlsError("the peer sent a record that is too long")
-            if len(self.rest) < HEADER + size:
-                break
-            record = bytes(self.rest[: HEADER + size])
-            del self.rest[: HEADER + size]
-            if record[0] == HANDSHAKE_RECORD:
-                self._look_at(record[HEADER:])
-            yield record
-
-    def _look_at(self, messages: bytes) -> None:
-        while messages:
-            if not self._left:
-                announced = int.from_bytes(messages[1:4])
-                if len(messages) < 4 or announced > LARGEST_HELLO:
-                    raise TlsError("the peer announced a handshake message that is too long")
-                self._left = 4 + announced
-            here = min(self._left, len(messages))
-            self._left -= here
-            messages = messages[here:]
+def pieces(octets: bytes) -> Sequence[bytes]:
+    """The same, as much as OpenSSL gets at a time."""
+    if 0 < len(octets) <= PIECE:
+        return (octets,)
+    return [octets[start : start + PIECE] for start in range(0, len(octets), PIECE)]
 
 
 def said(error: ssl.SSLError) -> str:

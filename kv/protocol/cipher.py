@@ -82,7 +82,7 @@ class Form:
     size: int  # k, the octets of a block (RFC 8017, section 2)
     prefix: bytes  # of the DER, before the octets of the modulus
     suffix: bytes  # after them: the exponent
-    padding: bytes  # 00 01 FF FF …, as long as a block
+    padding: bytes  # 01 FF FF …, all that stands between the first 00 of a block and the second
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def form(bits: int) -> Form:
     suffix = b"\x02\x03" + EXPONENT.to_bytes(3)
     modulus = b"\x02" + der_length(size + 1) + b"\x00"
     prefix = b"\x30" + der_length(len(modulus) + size + len(suffix)) + modulus
-    return Form(bits, size, prefix, suffix, b"\x00\x01".ljust(size, b"\xff"))
+    return Form(bits, size, prefix, suffix, b"\x01".ljust(size - 2, b"\xff"))
 
 
 def der_length(size: int) -> bytes:
@@ -160,14 +160,18 @@ class PublicKey:
         return b"".join(parts)
 
     def _open_block(self, sealed: bytes) -> bytes:
-        number = int.from_bytes(sealed)
+        number = int.from_bytes(sealed, "big")
         if number >= self.n:
             raise Violation("a block is not below the modulus")
-        block = power(number, EXPONENT, self.n).to_bytes(len(sealed), "big")
-        end = block.find(b"\x00", 1)
-        if end < OVERHEAD - 1 or not self.form.padding.startswith(block[:end]):
+        shape = self.form
+        try:  # without the first octet, which is 00
+            block = power(number, EXPONENT, self.n).to_bytes(shape.size - 1, "big")
+        except OverflowError:
+            block = b""
+        padding, _, part = block.partition(b"\x00")
+        if len(padding) < OVERHEAD - 2 or not shape.padding.startswith(padding):
             raise Violation("a block's padding is wrong, or another key sealed it")
-        return block[end + 1 :]
+        return part
 
 
 class PrivateKey:
@@ -199,7 +203,7 @@ class PrivateKey:
 
     def _seal_block(self, part: bytes) -> bytes:
         shape, n = self.public.form, self.public.n
-        block = int.from_bytes(shape.padding[: shape.size - 1 - len(part)] + b"\x00" + part)
+        block = int.from_bytes(shape.padding[: shape.size - 2 - len(part)] + b"\x00" + part)
         sealed = self._operation(block)
         # A flipped bit in memory can make a result right modulo one prime and wrong modulo the
         # other. With the text, such a result gives the primes away, by one greatest common divisor.

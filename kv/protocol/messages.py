@@ -151,8 +151,8 @@ class Wire:
         return (self.line_size - 1) // 4 * 3 // (self.key_bits // 8)
 
     def blocks(self, line: bytes) -> int:
-        """The number of RSA blocks in a sealed line."""
-        return len(line) // 4 * 3 * 8 // self.key_bits
+        """The number of RSA blocks in a sealed line: each of its characters stands for six bits."""
+        return len(line) * 6 // self.key_bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ fixed order. To give memory back it has `copy_bucket`.
 """
 
 from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 #: Entries in a bucket, on average. Copying so few takes about ten microseconds. So many make the 64
 #: octets of the bucket itself a small part.
@@ -41,6 +42,10 @@ class Table(MutableMapping[str, str]):
 
     def __getitem__(self, key: str) -> str:
         return self._bucket(key)[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under `key`, or `default`; what is inherited raises and catches `KeyError`."""
+        return self._bucket(key).get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._bucket(key)

@@ -44,8 +44,9 @@ FIGURES = {
     "arrived": "octets in the kernel that were not read (simulator)",
     "undelivered": "octets in the kernel that the peer has not got (simulator)",
     "limits": "the most that each of the five above may be",
-    "interest": "the readiness that the stream asks for: read, write",
-    "timers": "when each timer is due: name -> microseconds on the clock of `ts`",
+    "interest": "the readiness that is asked for: read, write",
+    "why": "why it asks for read or not, and why for write or not",
+    "timers": "what is to happen when: name -> microseconds on the clock of `ts`",
     "handled": "how many of its lines were handed over",
     "closed": "true when the socket is closed",
 }

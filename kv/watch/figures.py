@@ -15,10 +15,14 @@ INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, wri
 
 #: For each hold, a sentence when it begins, and one when it ends.
 HELD = {
-    "PEER": ("the peer does not take its replies", "the peer has taken its replies"),
-    "TURN": ("it goes on when its turn comes", "its turn has come"),
+    "PEER": ("its peer does not take the replies", "its peer has taken the replies"),
+    "TURN": ("it waits for its turn", "its turn has come"),
     "OWNER": ("the answer comes from elsewhere", "the answer is there"),
 }
+
+#: What timers wait for, by what they call; the others by its name.
+WAITS = {"handshake_timed_out": "handshake limit", "idled": "idle limit"}
+WAITS |= {"timed_out": "limit", "cut_short": "stop limit"}
 
 
 class Look:
@@ -53,7 +57,8 @@ class Look:
             "limits": limits,
         }
         if self.registration is not None:
-            now["interest"] = INTEREST[self.registration.interest]
+            interest = self.registration.interest
+            now |= {"interest": INTEREST[interest], "why": why(interest, now)}
         if self.talk is not None:
             now |= {"state": str(self.talk.state), "name": self.talk.client_id}
         return now | kernel
@@ -69,7 +74,7 @@ def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[st
     """Verb, text and figures of each change that gets a sentence of its own."""
     old, new = (set(str(one.get("holds", "")).split(", ")) - {""} for one in (before, now))
     for name in sorted(new - old):
-        then = "" if name == "TURN" else ": nothing is read, and no line handed over"
+        then = "" if name == "TURN" else "; nothing is read"
         yield "hold", f"{name}: {HELD[name][0]}{then}", {"holds": now["holds"]}
     for name in sorted(old - new):
         yield "go on", f"{name}: {HELD[name][1]}", {"holds": now["holds"]}
@@ -80,17 +85,20 @@ def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[st
             yield verb, f"{before[name]} -> {now[name]}", {name: now[name]}
 
 
-def why(interest: int, now: Figures) -> str:
-    """The reason for the readiness that a connection asks for."""
-    if interest & READ:
-        reason = "what comes is thrown away" if now["in"] == "DISCARDING" else "lines may come"
+def why(interest: int, now: Figures) -> list[str]:
+    """The reasons for the readiness that a connection asks for, or does not: read, and write."""
+    if now["in"] == "ENDED":
+        reading = "its peer has ended its side"
+    elif now["in"] == "DISCARDING":
+        reading = "what comes is thrown away"
     elif now["holds"]:
-        reason = HELD[str(now["holds"]).partition(", ")[0]][0]
-    elif now["in"] == "ENDED":
-        reason = "the peer has ended its side"
+        held = HELD[str(now["holds"]).partition(", ")[0]][0]
+        reading = f"still, though {held}" if interest & READ else held
     else:
-        reason = "it is read in its turn"
-    return f"{now['unsent']:,} octets are unsent; {reason}" if interest & WRITE else reason
+        reading = "lines may come" if interest & READ else "it reads when its turn comes"
+    asked = "replies are unsent" if interest & WRITE else "the replies go out in this turn"
+    idle = "although all is sent" if interest & WRITE else "all is sent"
+    return [reading, asked if now["unsent"] else idle]
 
 
 def duration(microseconds: float) -> str:
@@ -102,6 +110,6 @@ def duration(microseconds: float) -> str:
 
 
 def named(callback: Any) -> str:
-    """What a timer is for, from the name of its callback."""
-    name: str = callback.__qualname__.rpartition(".")[2]
-    return name.strip("_<>").replace("_", " ")
+    """What a timer is for, from the name of what it calls."""
+    name: str = callback.__qualname__.rpartition(".")[2].strip("_<>")
+    return WAITS.get(name, name.replace("_", " "))

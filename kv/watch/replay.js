@@ -1,11 +1,10 @@
 // Shows traces, step by step. A step is what one event of a trace tells. A lane is a trace; there are
 // one or two. A moment is where all lanes are when each that can has made one more step.
-"use strict";
 const data = JSON.parse(document.querySelector("#data").textContent);
 const LONG = 250; // microseconds of sleep that are drawn to scale
 const MANY = 12, MOST = 24; // connections: more than that come by how busy they are; are not shown
 const SHAPES = { // of what takes time: how far down, how high, and a sign where it is too short to be seen
-  sleep: [0.4, 0.2], turn: [0.4, 0.2], message: [0, 1], recv: [0.5, 0.5, "▽"], send: [0, 0.5, "△"] };
+  sleep: [0.4, 0.2], turn: [0.4, 0.2], message: [0.75, 0.25], recv: [0.4, 0.6, "▽"], send: [0, 0.6, "△"] };
 const BARS = { line: "incomplete line", lines: "lines waiting", unsent: "replies unsent",
   arrived: "kernel, unread", undelivered: "kernel, unsent" };
 const find = (selector, within = document) => within.querySelector(selector);
@@ -13,18 +12,9 @@ const copy = (id) => find(id).content.firstElementChild.cloneNode(true);
 const make = (tag, textContent = "", className = "") =>
   Object.assign(document.createElement(tag), { textContent, className });
 
-// Puts in a text, and marks it if it is another one than before; or if `key` is.
-function put(element, text, key = text) {
-  const before = element.dataset.key;
-  if (element.textContent !== text) element.textContent = text;
-  element.classList.toggle("new", before !== undefined && before !== key);
-  element.dataset.key = key;
-}
-
-function duration(us) {
-  if (us < 1000) return `${us.toFixed(us < 10 ? 1 : 0)} µs`;
-  return us < 1e6 ? `${(us / 1e3).toFixed(1)} ms` : `${(us / 1e6).toFixed(us < 1e8 ? 2 : 0)} s`;
-}
+const duration = (us) =>
+  us < 1e3 ? `${us.toFixed(us < 10 ? 1 : 0)} µs` : us < 1e6 ? `${(us / 1e3).toFixed(1)} ms`
+    : `${(us / 1e6).toFixed(us < 1e7 ? 2 : us < 1e8 ? 1 : 0)} s`;
 
 // The index of the last of `things`, which are in order, whose `value` is not above `limit`; or -1.
 function upTo(things, limit, value = (thing) => thing) {
@@ -40,43 +30,40 @@ function upTo(things, limit, value = (thing) => thing) {
 class History {
   constructor({ steps, tracks, verbs, texts, places }) {
     let end = 0, turn = 0, part = "";
-    this.past = new Map(); // who -> [[step, figures after it], …]
+    this.past = new Map(tracks.map((who) => [who, []])); // who -> [[step, figures after it], …]
+    this.limits = {}; // of the buffers that are known
     this.steps = steps.map(([since, lasted, who, verb, text, place, now], at) => {
       end += since;
       const step = { end, start: end - (lasted ?? 0), lasted, who: tracks[who], verb: verbs[verb],
         text: texts[text], place: places[place], now: now || {} };
+      Object.assign(this.limits, step.now.limits);
       step.idle = step.verb === "sleep" || step.verb === "act"; // no work: it is drawn shorter
       step.turn = turn += step.verb === "sleep";
       step.part = part = step.now.part ?? part;
-      if (!this.past.has(step.who)) this.past.set(step.who, []);
       const past = this.past.get(step.who), said = step.verb === "message" || step.verb === "reply";
       past.push([at, { ...past.at(-1)?.[1], ...step.now, ...(said && { last: step.text }) }]);
       return step;
     });
   }
 
-  figures(who, at) {
-    const past = this.past.get(who) ?? [];
-    return past[upTo(past, at, ([step]) => step)]?.[1];
-  }
+  figures(who, at, past = this.past.get(who) ?? []) { return past[upTo(past, at, ([step]) => step)]?.[1] ?? {}; }
 
-  label(who) { // with the name that it has in the end
-    return [who, this.past.get(who)?.at(-1)[1].name].filter(Boolean).join(" ");
-  }
+  label(who) { return [who, this.figures(who, Infinity).name].filter(Boolean).join(" "); } // as in the end
 }
 
 // The strip of time. Work is drawn to scale, and a long sleep shorter.
 class Strip {
   constructor(canvas, history, go) {
-    Object.assign(this, { canvas, history, left: 0 });
+    Object.assign(this, { canvas, history, left: 0, gaps: [] }); // gaps: where nobody did anything for long
     let over = history.steps[0].start;
     this.bends = [{ time: over, at: 0 }]; // where the scale changes
     const bend = (time, length) => this.bends.push({ time, at: this.bends.at(-1).at + length });
     for (const { idle, start, end } of history.steps) {
-      const [from, to] = idle ? [start, end] : [over, start];
-      if (to - from > LONG) {
+      const [from, to] = idle ? [start, end] : [over, start], lasted = to - from;
+      if (lasted > LONG) {
         bend(from, from - this.bends.at(-1).time);
-        bend(to, LONG * (1 + Math.log10((to - from) / LONG)));
+        bend(to, LONG * (1 + Math.log10(lasted / LONG)));
+        if (!idle) this.gaps.push({ verb: "sleep", start: from, end: to, lasted, idle: true });
       }
       over = Math.max(over, end);
     }
@@ -101,27 +88,27 @@ class Strip {
 
   draw(at, rows, colours) {
     const { canvas, history: { steps } } = this, pen = canvas.getContext("2d"), ratio = devicePixelRatio;
-    this.rows = rows;
-    this.row = Math.max(9, Math.min(18, 110 / rows.length));
-    const width = (this.width = canvas.clientWidth), height = this.row * rows.length + 34;
+    Object.assign(this, { rows, row: Math.max(9, Math.min(18, 110 / rows.length)), width: canvas.clientWidth });
+    const { width } = this, height = this.row * rows.length + 34;
     canvas.style.height = `${height + 2}px`; // and the border
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
-    Object.assign(pen, { font: "11px system-ui, sans-serif", textBaseline: "middle" }).scale(ratio, ratio);
+    Object.assign(pen, { font: `${Math.min(12, this.row)}px system-ui`, textBaseline: "middle" }).scale(ratio, ratio);
     const now = this.place(steps[at].end) - this.left;
     if (now < 0.03 * this.shown || now > 0.97 * this.shown) this.left += now - 0.2 * this.shown;
     this.left = Math.max(0, Math.min(this.left, this.whole - this.shown));
+    for (const gap of this.gaps) this.shape(pen, gap, 16, colours);
     let label = 0, i = at;
     while (i > 0 && this.x(steps[i].end) > 60) i -= 1;
     for (; i < steps.length && this.x(steps[i].start) < width; i += 1) {
       const row = rows.indexOf(steps[i].who), x = this.x(steps[i].end);
       if (row >= 0) this.shape(pen, steps[i], 16 + this.row * row, colours);
-      if (steps[i].verb !== "sleep" || x < label) continue;
+      if (steps[i].verb !== "sleep" || x < label || x > width - 50) continue;
       pen.fillStyle = colours.ink;
       pen.fillText(`turn ${steps[i].turn}`, x, 8);
       label = x + 60; // the next label is not before here
     }
     pen.fillStyle = colours.mark;
-    pen.fillRect(this.x(steps[at].end) - 1, 0, 2, height);
+    pen.fillRect(this.x(steps[at].end) - 1, 0, 2, height - 18);
     pen.fillText("▼", this.x(steps[at].end) - 5, 5);
     pen.clearRect(0, 0, 96, height);
     pen.fillStyle = colours.ink;
@@ -149,7 +136,7 @@ class Strip {
 class Lane {
   constructor(lane, page) {
     Object.assign(this, lane, { page, history: new History(lane), root: copy("#lane") });
-    find("h2", this.root).textContent = lane.title + (lane.says && `: ${lane.says}`);
+    find("h2", this.root).textContent = find("h2", this.root).title = lane.title + (lane.says && `: ${lane.says}`);
     find("main").append(this.root);
     const go = (step) => page.go(page.moments.findIndex((all) => all[page.lanes.indexOf(this)] >= step));
     this.strip = new Strip(find("canvas", this.root), this.history, go);
@@ -160,24 +147,26 @@ class Lane {
   }
 
   choose(text) { // makes cards for whoever is followed, and for those whose name has `text` in it
-    const followed = this.everybody.filter((who) => who === find("#follow").value);
-    const chosen = this.everybody.filter((who) => this.history.label(who).includes(text));
-    const shown = [...new Set([...followed, ...chosen])], more = shown.length - MOST;
-    this.cards = shown.slice(0, MOST).map((who) => new Card(who, this));
-    const rest = more > 0 ? [make("p", `and ${more} more, which did less: narrow what is shown`)] : [];
-    find(".cards", this.root).replaceChildren(...this.cards.map((card) => card.root), ...rest);
+    const followed = find("#follow").value, named = (who) => this.history.label(who).includes(text);
+    const shown = this.everybody.filter((who) => who === followed || named(who)), more = shown.length - MOST;
+    this.cards = shown.filter((who, i) => i < MOST || who === followed).map((who) => new Card(who, this));
+    const rest = make("p", more > 0 ? `and ${more} more, which did less: / finds them` : "");
+    find(".cards", this.root).replaceChildren(...this.cards.map((card) => card.root), rest);
   }
 
-  show(at, colours) {
+  show(at, since, colours) {
     const { history, root } = this, { who, verb, text, place } = history.steps[at];
-    root.classList.toggle("wrong", this.wrong !== null && at >= this.wrong);
+    find(".wrong", root).textContent = at >= (this.wrong ?? Infinity) ? `⚠ ${this.because}` : "";
     find(".caption", root).textContent = [history.label(who), verb, text].filter(Boolean).join(" · ");
-    for (const card of this.cards) card.show(at, history.steps[at]);
-    this.cards.find((card) => card.who === who)?.root.scrollIntoView({ block: "nearest" });
-    this.showTurn(at, history.figures("loop", at) ?? {});
+    const { cards } = this, acts = ({ who: whose }) => whose === who;
+    if (who[0] === "#" && cards.length > MOST - 1 && !cards.some(acts)) cards.at(-1).who = who; // as not all are shown
+    for (const card of cards) card.show(at, since, history.steps[at]);
+    cards.find(acts)?.root.scrollIntoView({ block: "nearest" });
+    this.showTurn(at, history.figures("loop", at));
     this.showSource(place);
     const others = [...history.past.keys()].filter((name) => name[0] !== "#" && name !== "loop");
-    this.strip.draw(at, ["loop", ...others, ...this.cards.map((card) => card.who)], colours);
+    const rows = cards.map((card) => card.who), last = rows.indexOf(who) < MANY ? rows[MANY - 1] : who;
+    this.strip.draw(at, ["loop", ...others, ...rows.slice(0, MANY - 1), ...(last ? [last] : [])], colours);
   }
 
   // The loop and the log: what this turn has done so far, part by part and line by line.
@@ -194,9 +183,10 @@ class Lane {
     }
     log.replaceChildren(...rows);
     log.scrollTop = 1e6;
-    const asleep = slept === undefined ? "" : most === 0 ? "not at all; " : `${duration(slept)}; `;
-    const says = { sleeping: `${asleep}ready: ${woken.join(", ") || "nobody"}`, ready: done.ready.join(", "),
-      timers: done.timers.join(", "), deferred: `${done.deferred} → queue: ${queue.join(", ") || "empty"}` };
+    const list = (names) => names.join(", ") || "nobody";
+    const asleep = slept === undefined ? "" : most === 0 ? "only looks" : `slept ${duration(slept)}`;
+    const says = { sleeping: `${asleep}\nready: ${list(woken)}`, ready: `called back: ${list(done.ready)}`,
+      timers: `due: ${list(done.timers)}`, deferred: `ran: ${list(done.deferred)}\nqueue: ${list(queue)}` };
     for (const box of this.root.querySelectorAll(".loop li")) {
       box.classList.toggle("now", box.dataset.part === part);
       box.lastElementChild.textContent = says[box.dataset.part];
@@ -218,35 +208,43 @@ class Card {
   constructor(who, lane) {
     Object.assign(this, { who, lane, root: copy("#card"), parts: {}, bars: {} });
     for (const part of this.root.querySelectorAll("[data-figure]")) this.parts[part.dataset.figure] = part;
-    this.root.onclick = () => lane.page.follow(who);
-    this.root.onkeydown = ({ key }) => key === "Enter" && lane.page.follow(who);
-  }
-
-  show(at, step) {
-    const { who, root, lane: { history } } = this, all = history.figures(who, at) ?? {};
-    const { interest = "nothing", timers = {}, limits = {}, closed = false } = all, gone = closed || !all.limits;
-    root.classList.toggle("now", step.who === who);
-    root.classList.toggle("absent", gone);
-    root.classList.toggle("followed", find("#follow").value === who);
-    const left = Object.entries(timers).map(([name, due]) => `${name} in ${duration(Math.max(0, due - step.end))}`);
-    const light = (name) => (interest.includes(name) ? "● " : "○ ") + name;
-    const says = { who: history.label(who), state: closed ? "closed" : gone ? "not here yet" : all.state,
-      in: all.in, out: all.out, holds: all.holds && `held: ${all.holds}`, last: all.last ?? "no message yet",
-      reads: light("read"), writes: light("write") };
-    for (const [name, text] of Object.entries(says)) put(this.parts[name], text ?? "");
-    put(this.parts.timers, left.join("; ") || "no timer", JSON.stringify(timers));
-    for (const [name, limit] of Object.entries(limits)) this.bar(name, all[name] ?? 0, limit);
-  }
-
-  bar(name, size, limit) {
-    if (!this.bars[name]) {
-      this.bars[name] = [make("dd"), make("dd")];
-      find("dl", this.root).append(make("dt", BARS[name]), ...this.bars[name]);
+    for (const name of Object.keys(lane.history.limits)) {
+      [this.bars[name], this.parts[name]] = [make("dd"), make("dd")];
+      find("dl", this.root).append(make("dt", BARS[name]), this.bars[name], this.parts[name]);
     }
-    const [bar, number] = this.bars[name], full = size > 0 && size >= limit;
-    bar.style.setProperty("--share", full ? "100%" : `${(100 * size) / (limit || 1)}%`);
-    bar.classList.toggle("full", full);
-    put(number, `${size.toLocaleString("en")} / ${limit.toLocaleString("en")}`);
+    this.root.onclick = () => lane.page.follow(this.who);
+    this.root.onkeydown = ({ key }) => key === "Enter" && lane.page.follow(this.who);
+  }
+
+  show(at, since, { who, end }) {
+    const { root, lane: { history } } = this, all = history.figures(this.who, at);
+    const now = this.says(at, end), then = this.says(since, end);
+    root.classList.toggle("now", who === this.who);
+    root.classList.toggle("absent", all.closed || !all.in);
+    root.classList.toggle("followed", find("#follow").value === this.who);
+    for (const [name, part] of Object.entries(this.parts)) {
+      part.textContent = now[name];
+      part.classList.toggle("new", now[name] !== then[name]);
+    }
+    for (const [name, bar] of Object.entries(this.bars)) {
+      const share = Math.min(1, all[name] / all.limits?.[name]) || 0;
+      bar.style.setProperty("--share", `${100 * share}%`);
+      bar.classList.toggle("full", share === 1);
+    }
+  }
+
+  says(at, time) { // part by part what the card has to say
+    const { history } = this.lane, all = history.figures(this.who, at), size = {};
+    const { limits = {}, timers = {}, in: incoming, out, holds, interest = "", why: [reading, writing] = [] } = all;
+    for (const name of Object.keys(this.bars)) {
+      size[name] = [all[name] ?? 0, limits[name] ?? 0].map((octets) => octets.toLocaleString("en")).join(" / ");
+    }
+    const light = (name) => (interest.includes(name) ? "● " : "○ ") + name;
+    const left = Object.entries(timers).map(([name, due]) => `${name} ${duration(Math.max(0, due - time))}`);
+    const state = all.closed ? "closed" : all.in ? all.state : "not here yet";
+    return { who: history.label(this.who), state, in: incoming, out, holds: holds && `held: ${holds}`,
+      reads: light("read"), reading, writes: light("write"), writing, timers: left.join("; ") || "none",
+      last: all.last ?? "none yet", ...size };
   }
 }
 
@@ -275,45 +273,43 @@ class Page {
     this.steps = this.moments.map((all, m) => // those that the moment adds
       all.flatMap((i, lane) => (this.moments[m - 1]?.[lane] === i ? [] : [this.lanes[lane].history.steps[i]])));
     this.turns = [0, ...this.steps.keys()].filter((m, i) => !i || this.steps[m].some(({ verb }) => verb === "sleep"));
-    const wrong = (all) => this.lanes.some((lane, i) => lane.wrong !== null && all[i] >= lane.wrong);
-    this.wrong = this.moments.findIndex(wrong);
+    this.wrong = this.moments.findIndex((all) => this.lanes.some((lane, i) => all[i] >= (lane.wrong ?? Infinity)));
     const names = this.lanes.flatMap((lane) => lane.everybody.map((who) => [who, lane.history.label(who)]));
     find("#follow").append(...[...new Map(names)].map(([who, label]) => new Option(label, who)));
-    this.at = 0;
     this.listen();
     this.goToAddress();
   }
 
-  go(moment) {
-    const { turns, moments } = this, at = Math.max(0, Math.min(moments.length - 1, moment));
-    const turn = upTo(turns, at), since = at - turns[turn], colours = this.colours();
-    this.lanes.forEach((lane, i) => lane.show(moments[at][i], colours));
+  go(moment, before = moment - 1) { // what has changed since `before` is marked
+    const { turns, moments } = this, within = (m) => Math.max(0, Math.min(moments.length - 1, m));
+    const at = within(moment), turn = upTo(turns, at), since = at - turns[turn], colours = this.colours();
+    [this.at, this.before] = [at, within(Math.min(before, at - 1))];
+    this.lanes.forEach((lane, i) => lane.show(moments[at][i], moments[this.before][i], colours));
     find("#where").textContent = `turn ${turn} of ${turns.length - 1} · step ${at + 1} of ${moments.length}`;
-    this.at = at;
     clearTimeout(this.soon); // browsers allow only so many changes of an address
     this.soon = setTimeout(() => history.replaceState(null, "", `#turn=${turn}${since ? `.${since}` : ""}`), 150);
   }
 
   goToAddress() { // `#turn=120` is where that turn begins, `#turn=120.7` seven steps later
     const [, turn, since = 0] = /^#turn=(\d+)(?:\.(\d+))?$/.exec(location.hash) ?? [];
-    this.go(turn === undefined ? this.at : (this.turns[turn] ?? Infinity) + Number(since));
+    this.go(turn === undefined ? (this.at ?? 0) : (this.turns[turn] ?? Infinity) + Number(since));
   }
 
   goToNext(direction) { // to the next thing that concerns whoever is followed, or with -1 the last
     const who = find("#follow").value, concerns = (steps) => !who || steps.some((step) => step.who === who);
-    let next = this.at + direction;
-    while (this.steps[next] && !concerns(this.steps[next])) next += direction;
+    let next = this.at;
+    do next += direction; while (this.steps[next] && !concerns(this.steps[next]));
     if (this.steps[next]) this.go(next); else this.play(false);
   }
 
   follow(who) { // or nobody any more
     find("#follow").value = find("#follow").value === who ? "" : who;
-    this.go(this.at);
+    this.go(this.at, this.before);
   }
 
   choose() {
     for (const lane of this.lanes) lane.choose(find("#filter").value);
-    this.go(this.at);
+    this.go(this.at, this.before);
   }
 
   play(on) {
@@ -331,17 +327,18 @@ class Page {
   listen() {
     const zoom = (factor) => {
       for (const { strip } of this.lanes) strip.shown = Math.min(strip.whole, Math.max(50, factor * strip.shown));
-      this.go(this.at);
+      this.go(this.at, this.before);
     };
     const keys = { // key: what it does, and the button that does it, too
       Home: [() => this.go(0), "|◀", "to the start: Home"],
-      ArrowUp: [() => this.go(this.turns[upTo(this.turns, this.at - 1)] ?? 0), "◀ turn", "a turn back: ↑"],
-      ArrowLeft: [() => this.go(this.at - 1), "◀ step", "a step back: ←"],
+      ArrowUp: [() => this.go(this.turns.findLast((m) => m < this.at) ?? 0), "↑ turn", "a turn back: ↑"],
+      ArrowLeft: [() => this.go(this.at - 1), "← step", "a step back: ←"],
       " ": [() => this.play(!this.playing), "▶ play", "play or stop: space"],
-      ArrowRight: [() => this.go(this.at + 1), "step ▶", "a step on: →"],
-      ArrowDown: [() => this.go(this.turns[upTo(this.turns, this.at) + 1] ?? Infinity), "turn ▶", "a turn on: ↓"],
+      ArrowRight: [() => this.go(this.at + 1), "step →", "a step on: →"],
+      ArrowDown: [() => this.go(this.turns.find((m) => m > this.at) ?? Infinity, this.at), "turn ↓", "a turn on: ↓"],
       End: [() => this.go(Infinity), "▶|", "to the end: End"],
       w: [() => this.go(Math.max(this.wrong, 0)), this.wrong < 0 ? "" : "⚠ wrong", "to where it goes wrong: w"],
+      "?": [() => find("dialog").showModal(), "?", "what this page shows: ?"],
       p: [() => this.goToNext(-1)], n: [() => this.goToNext(1)], "/": [() => find("#filter").focus()],
       "+": [() => zoom(0.5)], "-": [() => zoom(2)],
     };
@@ -359,7 +356,7 @@ class Page {
     find("#speed").onchange = () => this.play(Boolean(this.playing));
     find("#follow").onchange = find("#filter").oninput = () => this.choose();
     window.addEventListener("hashchange", () => this.goToAddress());
-    window.addEventListener("resize", () => this.go(this.at));
+    window.onresize = matchMedia("print").onchange = () => this.go(this.at, this.before); // paper is light
   }
 }
 

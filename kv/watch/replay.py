@@ -28,12 +28,13 @@ UNFINISHED = (
 
 @dataclass(slots=True)
 class Lane:
-    """A trace, the text above it, and the step (if any) at which it goes wrong."""
+    """A trace, what stands above it, and the step (if any) at which it goes wrong, and how."""
 
     events: list[Event]
     title: str = ""
     says: str = ""
     wrong: int | None = None
+    because: str = ""
 
 
 @dataclass(slots=True)
@@ -80,7 +81,8 @@ def packed(lane: Lane) -> dict[str, object]:
         before += round(event.end - before, 1)
     named = {"tracks": tracks, "verbs": verbs, "texts": texts, "places": places}
     told: dict[str, object] = {name: list(table.words) for name, table in named.items()}
-    return told | {"title": lane.title, "says": lane.says, "wrong": lane.wrong, "steps": steps}
+    told |= {"wrong": lane.wrong, "because": lane.because}
+    return told | {"title": lane.title, "says": lane.says, "steps": steps}
 
 
 def sources(places: set[str]) -> dict[str, tuple[int, str]]:

@@ -1,7 +1,6 @@
 """The methods that the microscope watches, second part: messages, and what people type and see.
 
-As in `taps.py`. Two methods are private, because only they know what a message was, and which state
-TLS has.
+As in `loop.py`. Two methods are private: what a message was, and how TLS goes on, only they know.
 """
 
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from kv.net.tls import Tls
 from kv.protocol.cipher import PrivateKey, PublicKey
 from kv.protocol.conversation import ClientConversation, ServerConversation
 from kv.protocol.messages import Command, Message, Reply, shortened
-from kv.watch.taps import Tap, Taps
+from kv.watch.loop import LoopTaps, Tap
 
 if TYPE_CHECKING:
     from kv.watch.trace import Trace
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 class Talks:
     """The taps between the methods and their callers, while a trace is on."""
 
-    def __init__(self, trace: "Trace", taps: Taps) -> None:
+    def __init__(self, trace: "Trace", loop: LoopTaps) -> None:
         self._trace = trace
-        self._taps = taps
-        self._message = ""  # the message that the server works on
-        self._known: dict[tuple[str, bytes], str] = {}  # the message of each line, by connection
+        self._loop = loop
+        self._message = ""  # what is worked on
+        self._known: dict[tuple[str, bytes], str] = {}  # the messages that lines were
 
     def all(self) -> Iterator[tuple[type, str, Tap]]:
         """Each method, and the tap for it."""
@@ -46,14 +45,14 @@ class Talks:
 
     def _records(self, call: Any, tls: Tls, octets: bytes) -> bytes:
         what = f"{'the handshake, ' if tls.shaking else ''}{len(octets)} octets"
-        with self._trace.timed(self._taps.who, "tls", what) as text:
+        with self._trace.timed(self._loop.who, "tls", what) as text:
             plaintext: bytes = call(tls, octets)
             text.append(f"{what}: {len(plaintext)} of plaintext")
             return plaintext
 
     def _record(self, call: Any, tls: Tls, plaintext: bytes) -> bytes:
         what = f"{len(plaintext)} octets of plaintext"
-        with self._trace.timed(self._taps.who, "tls", what) as text:
+        with self._trace.timed(self._loop.who, "tls", what) as text:
             octets: bytes = call(tls, plaintext)
             text.append(f"{what}: {f'{len(octets)} octets' if octets else 'they wait'}")
             return octets
@@ -62,18 +61,20 @@ class Talks:
         before = tls.state
         call(tls, event)
         why = f": {tls.error}" if tls.error else ""
-        self._trace.tell(self._taps.who, "tls", f"{before.value} -> {tls.state.value}{why}")
+        self._trace.tell(self._loop.who, "tls", f"{before.value} -> {tls.state.value}{why}")
 
     def _open(self, call: Any, key: PublicKey, line: bytes) -> bytes:
         with self._trace.timed(
-            self._taps.who, "open", f"{len(line)} octets, with their public key"
+            self._loop.who, "open", f"{len(line)} octets, with their public key"
         ):
             opened: bytes = call(key, line)
         self._trace.begin()
         return opened
 
     def _seal(self, call: Any, key: PrivateKey, text: bytes) -> bytes:
-        with self._trace.timed(self._taps.who, "seal", f"{len(text)} octets, with the private key"):
+        if self._loop.who == "loop":  # it is none of this program's
+            return bytes(call(key, text))
+        with self._trace.timed(self._loop.who, "seal", f"{len(text)} octets, with the private key"):
             sealed: bytes = call(key, text)
         self._trace.begin()
         return sealed
@@ -85,9 +86,9 @@ class Talks:
         return reply
 
     def _answer(self, call: Any, talk: Any, lines: Any, budget: int, replies: Any) -> None:
-        """Tells each line: the time from taking it until taking the next one."""
-        if self._taps.who in self._trace.looks:
-            self._trace.looks[self._taps.who].talk = talk
+        """Looks at each line while it is handled: from when it is taken until the next one is."""
+        if self._loop.who in self._trace.looks:
+            self._trace.looks[self._loop.who].talk = talk
         taken: list[tuple[bytes, float]] = []
         try:
             call(talk, self._one_by_one(lines, taken), budget, replies)
@@ -100,7 +101,7 @@ class Talks:
     def _one_by_one(self, lines: Any, taken: Any) -> Iterator[bytes]:
         for line in lines:
             self._handled(taken)
-            self._trace.begin(self._taps.who)
+            self._trace.begin(self._loop.who)
             taken.append((line, self._trace.now()))
             yield line
 
@@ -109,24 +110,24 @@ class Talks:
             line, start = taken.pop()
             text = (
                 self._message
-                or f"{self._known.get((self._taps.who, line), 'a line')}, which was ready"
+                or f"{self._known.get((self._loop.who, line), 'a line')}, which was ready"
             )
-            self._known[self._taps.who, line], self._message = (
+            self._known[self._loop.who, line], self._message = (
                 text.removesuffix(", which was ready"),
                 "",
             )
-            self._trace.tell(self._taps.who, "message", text, start)
+            self._trace.tell(self._loop.who, "message", text, start)
 
     def _command(self, call: Any, talk: ClientConversation, command: Command) -> list[bytes]:
-        self._taps.who = self._taps.latest  # a client has one connection
+        self._loop.who = self._loop.latest  # a client has one; a command may come from its input
         texts = " and ".join(shortened(text) for text in command.texts)
-        with self._trace.timed(self._taps.who, "command", texts):
-            return list(call(talk, command))  # the iterator is lazy: this seals the texts now
+        with self._trace.timed(self._loop.who, "command", texts):
+            return list(call(talk, command))  # it is lazy, and the sealing belongs here
 
     def _reply(
         self, call: Any, talk: ClientConversation, line: bytes
     ) -> tuple[Command, str] | None:
-        with self._trace.timed(self._taps.who, "reply", "the server's key line") as text:
+        with self._trace.timed(self._loop.who, "reply", "the server's key line") as text:
             answered: tuple[Command, str] | None = call(talk, line)
             if answered is not None:
                 text.append(f"{shortened(answered[0].texts[0])} -> {shortened(answered[1])}")

@@ -1,10 +1,10 @@
 """Shows what the reactor does while it does it: a microscope.
 
-People get a line for each event. Programs get the same events in a file (see `events.py`), with the
-figures that have changed. The trace works by wrapping. While it is on, it replaces the methods that
-`taps.py` and `talks.py` list by functions that call them and tell the trace. The watched modules
-know nothing of this, so a trace that is off costs nothing. The trace reads a connection's figures
-after each event, and compares them with the last ones.
+For people, a line for each thing that happens (`printer.py`); for programs, the same as events (see
+`events.py`), with what has changed by then. It works by wrapping: while a trace is on, the public
+methods that `loop.py`, `taps.py` and `talks.py` list are replaced by ones that call them and tell.
+The modules looked at know nothing of it, so a trace that is off costs nothing. What a connection's
+figures are is not told by anybody: it is looked at after each thing that happens, and compared.
 
 A slice is an event that took time. An instant is one that took none. One thread does one thing at a
 time, so two connections never have a slice at the same moment.
@@ -24,23 +24,17 @@ from types import FrameType
 from typing import Any, Self, TextIO
 
 import kv
-from kv.net.log import LogHandler
-from kv.net.stdio import escaped
 from kv.net.timers import Timer
 from kv.watch.events import Event, Figures, Writer
-from kv.watch.figures import Look, duration, sentences
+from kv.watch.figures import Look, sentences
+from kv.watch.loop import LoopTaps
+from kv.watch.printer import Printer
 from kv.watch.talks import Talks
 from kv.watch.taps import Taps
 
 log = logging.getLogger("kv")
-lines = logging.getLogger("kv.watch.trace")
 
-#: Columns of a line for people, and those before its text.
-COLUMNS, INDENT = 100, 31
-#: SGR parameters (ECMA-48, 8.3.117): colours for the connections that are readable on black and
-#: on white.
-COLOURS = (36, 33, 35, 32, 34, 31)
-#: All selectors of the standard library.
+#: The selectors of the standard library, whichever is in use.
 SELECTORS = {
     kind
     for kind in vars(selectors).values()
@@ -53,8 +47,7 @@ HERE = f"{Path(__file__).resolve().parent}/"
 class Trace:
     """A trace, on inside its `with`: lines on standard error, events in `file`, or both.
 
-    The lines are written as the log is: what standard error cannot take at once is dropped and
-    counted. `file` is buffered, and closed at the end. With `colour`, each connection has its own.
+    `file` is buffered, and closed at the end. `colour` gives each connection its own.
 
     The simulator gives its own world: `clock` returns seconds, and `sockets` and `selectors` are
     its classes. `kernel` returns figures of a socket. Places are named in the folders of `code`.
@@ -79,32 +72,29 @@ class Trace:
         self.kernel = kernel
         self._code = tuple(f"{ROOT / folder}/" for folder in code)
         self._undo = ExitStack()
-        self._taps = Taps(self, tuple(sockets), tuple(selectors))
+        self._loop = LoopTaps(self, tuple(selectors))
+        self._taps = Taps(self, self._loop, tuple(sockets))
         self._seen: dict[str, Figures] = {}  # the figures as they were last told
-        self._last: Event | None = None  # the latest event, written when the next one begins
-        self._sleep: Event | None = None  # the latest sleep, written before the next event
-        self._said = ("", "", "")  # the last line
-        self._repeated = 0  # how often the last line was repeated
-        self.looks: dict[str, Look] = {}  # the open connections
-        self.touched: dict[str, None] = {}  # the connections of this callback
-        self.timers: dict[Timer, tuple[str, str, float]] = {}  # connection, purpose, time
+        self._last: Event | None = None  # is told when it is over
+        self._sleep: Event | None = None  # the last one, until something else is told
+        self._printer: Printer | None = None
+        self.looks: dict[str, Look] = {}  # connections that are open
+        self.touched: dict[str, None] = {}  # those for whom something was done in this callback
+        self.timers: dict[Timer, tuple[str, str, float]] = {}  # whose, what for, and when
 
     def __enter__(self) -> Self:
         if self._lines:
-            handler = LogHandler(2)
-            handler.setFormatter(logging.Formatter("%(message)s"))  # `_line` escapes, and colours
-            lines.addHandler(handler)
-            self._undo.callback(lines.removeHandler, handler)
-            lines.propagate = False
-            lines.setLevel(logging.INFO)
+            self._printer = Printer(self._undo, self._colour)
         if self._writer is not None:
             self._undo.callback(self._writer.close)
-        for owner, name, tap in (*self._taps.all(), *Talks(self, self._taps).all()):
-            self._wrap(owner, name, tap)
+        for taps in (self._loop, self._taps, Talks(self, self._loop)):
+            for owner, name, tap in taps.all():
+                self._wrap(owner, name, tap)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.settle()
+        self._wake()
         self._undo.close()
 
     def _wrap(self, owner: type, name: str, tap: Callable[..., object]) -> None:
@@ -120,8 +110,8 @@ class Trace:
         self._undo.callback(*((setattr, owner, name, own) if own else (delattr, owner, name)))
 
     def name(self, sock: object) -> str:
-        """The name of the connection that a socket belongs to, or an empty text."""
-        return self._taps.name(sock)
+        """Whose socket that is: a connection, or nobody's."""
+        return self._loop.name(sock)
 
     # Telling
 
@@ -176,8 +166,8 @@ class Trace:
         except BlockingIOError:
             better.append("would block")
             raise
-        except Exception as error:
-            better.append(str(error))
+        except BaseException as error:
+            better.append(str(error) or type(error).__name__)
             raise
         finally:
             self.tell(who, verb, better[-1], start)
@@ -216,36 +206,19 @@ class Trace:
             self._put(replace(event, verb=verb, text=text, now=figures))
             self._seen[event.track] = self._seen[event.track] | figures
 
-    def _put(self, event: Event) -> None:
+    def _wake(self) -> None:
+        """Tells the last sleep, which is over now."""
         if self._sleep is not None:
             sleep, self._sleep = self._sleep, None
             sleep.now["slept"] = round(sleep.lasted or 0, 1)
             self._put(sleep)
+
+    def _put(self, event: Event) -> None:
+        self._wake()
         if self._writer is not None:
             self._writer.write(event)
-        if not self._lines or (event.track == "loop" and event.verb != "sleep"):
-            return
-        text = event.text
-        if event.verb == "sleep":
-            text = f"{duration(event.lasted or 0)}, {text}" if event.now["most"] else text
-        said = (event.track, event.verb, text)
-        if said == self._said:
-            self._repeated += 1
-            return
-        if self._repeated:
-            again = f"(the same {self._repeated} times more)"
-            self._line(event.end, *self._said[:2], again)
-        self._said, self._repeated = said, 0
-        self._line(event.end, *said)
-
-    def _line(self, now: float, who: str, verb: str, text: str) -> None:
-        text = escaped(text)
-        if len(text) > COLUMNS - INDENT:
-            text = text[: COLUMNS - INDENT - 1] + "…"
-        line = f"{now / 1e6:10.6f}  {who:8}  {verb:8} {text}".rstrip()
-        if self._colour and who[0] == "#":
-            line = f"\x1b[{COLOURS[int(who[1:]) % len(COLOURS)]}m{line}\x1b[m"
-        lines.info("%s", line)
+        if self._printer is not None:
+            self._printer.write(event)
 
     def _place(self) -> str:
         """The line of source, outside this folder, at which the thread is."""

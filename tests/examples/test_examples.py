@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from ladder.grid import descriptors, tried
-from ladder.server import PATIENCE, ROOT, Client, Server
+from ladder.server import ROOT, Client, Server
 from ladder.troupe import TROUPE, Peer
+from patience import patience
 
 HERE = Path(__file__).resolve().parent
 
@@ -148,7 +149,7 @@ def test_a_coroutine_goes_on_inside_the_call_that_brings_its_line() -> None:
             client.send(b"hello\n")
             assert client.lines(1) == [b"1 HELLO"]
         server.signal(signal.SIGTERM)
-        assert server.status(PATIENCE) == 0
+        assert server.status(patience(2)) == 0
         told = server.said()
     assert "> _read > _hand_over > lines_received > set > step > serve" in told
     assert "#1        recv     6 of 16384 octets" in told

@@ -8,7 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .server import HERE, PATIENCE, Red, Server
+from patience import patience
+
+from .server import HERE, Red, Server
 from .troupe import TROUPE, Peer
 
 #: A cell is "ok", or the word for how that step fails; `make ladder STEP=n` says more.
@@ -107,7 +109,7 @@ def tried(program: str, peer: Peer, word: str | None = None) -> Cell:
                 found = Cell(red.word, str(red))
             except OSError as error:  # refused, or reset
                 found = Cell("lost", str(error))
-            status = server.status(PATIENCE if word == "dies" else 0)
+            status = server.status(patience(2) if word == "dies" else 0)
             if status is not None and status > 0:
                 found = Cell("dies", server.last_words())
             return found

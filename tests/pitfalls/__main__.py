@@ -90,6 +90,7 @@ def main() -> int:
     attempts.add_argument(
         "--gallery", type=Path, metavar="FOLDER", help="write such pages of ten pitfalls"
     )
+    parser.add_argument("--all", action="store_true", help="write those of all others, too")
     options = parser.parse_args()
     number = options.number
     if number is None and (options.start or options.attempt or options.replay):
@@ -108,7 +109,7 @@ def main() -> int:
         print(*lanes.write(entries[0], options.replay), sep="\n")
         return 0
     if options.gallery:
-        print(*lanes.write_gallery(entries, options.gallery), sep="\n")
+        print(*lanes.write_gallery(entries, options.gallery, options.all), sep="\n")
         return 0
     for entry in entries:
         try:

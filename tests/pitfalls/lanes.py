@@ -13,7 +13,6 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import socket
@@ -21,13 +20,16 @@ from typing import Any
 from unittest import mock
 
 import house
+from simulation.kernel import Selector
+from simulation.sockets import Socket
 
 from kv.watch.events import Event, read
 from kv.watch.replay import Lane, page
-from kv.watch.trace import Trace
+from kv.watch.trace import SELECTORS, Trace
 
 from .gallery import Entry
-from .pitfall import ROOT, Pitfall
+from .moments import moment
+from .pitfall import ROOT, Failure, Pitfall
 
 #: The page that leads to the others.
 INDEX = """<!doctype html>
@@ -44,46 +46,11 @@ dt {{ font-weight: bold; margin-top: 1em; }}
 project's code.</p>
 <dl>{}</dl>
 """
+CLOCK = house.Clock.__init__
 #: The most events of a lane that are shown. A program that spins makes more, but no new ones.
 MOST = 6000
-#: The pitfalls in the gallery, in this order.
+#: The pitfalls in the gallery.
 GALLERY = (22, 8, 6, 1, 3, 4, 7, 12, 16, 24)
-
-
-def greedy(events: list[Event]) -> int | None:
-    """Where somebody gets more than a hundred messages handled in a turn, while others wait."""
-    handled: Counter[tuple[int, str]] = Counter()
-    turn = 0
-    for i, event in enumerate(events):
-        turn += event.verb == "sleep"
-        handled[turn, event.track] += event.verb == "message"
-        if handled[turn, event.track] > 100:
-            return i
-    return None
-
-
-def first(pattern: str) -> Callable[[list[Event]], int | None]:
-    """Finds the first event of which "verb text" matches."""
-
-    def found(events: list[Event]) -> int | None:
-        told = (f"{event.verb} {event.text}" for event in events)
-        return next((i for i, text in enumerate(told) if re.search(pattern, text)), None)
-
-    return found
-
-
-def above(figure: str, limit: int) -> Callable[[list[Event]], int | None]:
-    """Finds where a figure is above a limit."""
-    sizes = lambda event: event.now.get(figure, 0)  # noqa: E731
-    return lambda events: next((i for i, e in enumerate(events) if int(sizes(e)) > limit), None)
-
-
-#: Where it goes wrong with the usual code. Of the others it is where the scenario sees it: the end.
-WRONG: dict[str, Callable[[list[Event]], int | None]] = {
-    "TestGreedy": greedy,
-    "TestUnreadReplies": above("unsent", 100_000),
-    "TestPieces": first("^state .* -> CLOSED"),
-}
 
 
 class Acts:
@@ -91,11 +58,12 @@ class Acts:
 
     def __init__(self) -> None:
         self.trace: Trace | None = None
-        self.passed = 0.0  # seconds that were not waited for
+        self._clocks: list[house.Clock] = []  # those that a scenario puts on
+        self.over: float | None = None  # when the scenario was, in microseconds
 
     def clock(self) -> float:
-        """Seconds, those that passed by hand included."""
-        return time.perf_counter() + self.passed
+        """Seconds, with those by which the scenario's own clock was put on."""
+        return time.perf_counter() + sum(clock.now for clock in self._clocks)
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
@@ -109,19 +77,25 @@ class Acts:
                     lambda guest, data: f"{at(guest.socket)} sends {size(data)}",
                 ),
                 (house.Guest, "read_on", lambda guest, *_: f"{at(guest.socket)} begins to read"),
-                (house.House, "wait", self._pass),
+                (house.House, "wait", lambda _, seconds: f"{seconds:g} s pass"),
+                (house.House, "close", self._end),
+                (Failure, "__init__", self._end),
                 (socket, "send", lambda sock, data, *_: f"{at(sock)} sends {size(data)}"),
                 (socket, "shutdown", lambda sock, _: f"{at(sock)} ends its side"),
                 (socket, "close", lambda sock: f"{at(sock)} closes"),
             ):
                 stack.enter_context(mock.patch.object(owner, name, self._telling(owner, name, say)))
+            made = lambda clock: (CLOCK(clock), self._clocks.append(clock))[0]  # noqa: E731
+            stack.enter_context(mock.patch.object(house.Clock, "__init__", made))
             yield
 
-    def _pass(self, _: house.House, seconds: float) -> str:
-        self.passed += seconds
-        return f"{seconds:g} s pass"
+    def _end(self, *_: object) -> str:
+        """The scenario has seen what it was to see. What follows is tidying up."""
+        if self.trace is not None:
+            self.over = self.trace.now()
+        return ""
 
-    def _telling(self, owner: type, name: str, say: Callable[..., str]) -> Any:
+    def _telling(self, owner: Any, name: str, say: Callable[..., str]) -> Any:
         original = getattr(owner, name)
 
         def wrapped(thing: Any, *args: Any, **named: Any) -> Any:
@@ -129,8 +103,10 @@ class Acts:
             here = Path(sys._getframe(1).f_code.co_filename)
             if self.trace is not None and (owner is not socket or here.match("pitfalls/test_*.py")):
                 self.trace.begin()
-                start = self.trace.now()
-                self.trace.tell("scenario", "act", say(thing, *args, **named), start)
+                start, text = self.trace.now(), say(thing, *args, **named)
+                if text:
+                    self.trace.tell("scenario", "act", text, start)
+                    self.over = None
             return original(thing, *args, **named)
 
         return wrapped
@@ -165,16 +141,30 @@ def named(events: list[Event]) -> list[Event]:
     return events
 
 
-def lane(title: str, run: Callable[[], str]) -> Lane:
-    """What a scenario does, and says, when it is run by `run`."""
-    acts = Acts()
+def lane(title: str, pitfall: Pitfall, run: Callable[[], str]) -> Lane:
+    """What happens in a scenario, and what it says, when it is run by `run`.
+
+    Raises `ValueError` if the loop never turns in it.
+    """
+    acts, scenario = Acts(), pitfall.scenario
+    worlds: dict[str, Any] = {
+        "sockets": (socket, Socket),
+        "selectors": (*SELECTORS, house.Selector, Selector),
+    }
+    worlds |= {"clock": acts.clock, "code": ("kv", "tests/pitfalls")}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
-        with acts.told(), open(path, "w") as file:
-            with Trace(False, file, clock=acts.clock, code=("kv", "tests/pitfalls")) as acts.trace:
-                says = run()
-            acts.trace = None
+
+        def traced() -> str:
+            """The scenario, with the code that is to be seen in its place by now."""
+            with acts.told(), Trace(False, path.open("w"), **worlds) as acts.trace:
+                return scenario()
+
+        with mock.patch.object(pitfall, "scenario", traced):
+            says = run()
         events = named(read(path)[0])
+    if acts.over is not None:
+        events = [event for event in events if event.end - (event.lasted or 0) <= acts.over]
     start = next((i for i, event in enumerate(events) if event.verb == "sleep"), 0)
     events = [event for event in events[:start] if event.track != "loop"] + events[start:]
     if len(events) > MOST:
@@ -185,13 +175,14 @@ def lane(title: str, run: Callable[[], str]) -> Lane:
 
 def page_of(entry: Entry, way: type[Pitfall], source: str = "") -> str:
     """Both lanes. Raises `ValueError`, with the reason, if there is nothing to be seen of them."""
-    if not way.naive:
-        raise ValueError("no code falls into it where a test could see that")
-    usual = lane("The usual code", way().fails)
-    found = WRONG[way.__name__](usual.events) if way.__name__ in WRONG else None
-    usual.wrong = len(usual.events) - 1 if found is None else found
-    here = lane("Here", way().holds)
-    return page(f"{entry.number}. {entry.title}", [usual, here], source=source)
+    if way.wrong is None:
+        raise ValueError(way.unseen)
+    pitfall = way()
+    usual = lane("The usual code", pitfall, pitfall.fails)
+    found = moment(way.wrong, usual.events)
+    usual.wrong, usual.because = found, f"It goes wrong: {way.usually}"
+    here = lane("This project's code", pitfall, pitfall.holds)
+    return page(f"{entry.number}. {entry.title}", [usual, here], scene(way), source)
 
 
 def scene(way: type[Pitfall]) -> str:
@@ -212,15 +203,22 @@ def write(entry: Entry, path: Path) -> Iterator[str]:
             yield f"{target}: {scene(way)}"
 
 
-def write_gallery(entries: list[Entry], folder: Path) -> Iterator[str]:
-    """Writes the pages of those that teach most, and one that names them."""
+def write_gallery(entries: list[Entry], folder: Path, every: bool) -> Iterator[str]:
+    """Writes the pages of those that teach most, or of all if `every`, and one that names them."""
     folder.mkdir(exist_ok=True)
     items = []
-    for entry in sorted(entries, key=lambda entry: entry.number):
-        if entry.number in GALLERY:
-            way, path = entry.ways[0], folder / f"{entry.number:02}.html"
-            path.write_text(page_of(entry, way, "../"), encoding="utf-8")
+    for entry in entries:
+        for number, way in enumerate(entry.ways if every or entry.number in GALLERY else (), 1):
+            path = folder / f"{entry.number:02}{f'-{number}' if number > 1 else ''}.html"
             title, text = html.escape(f"{entry.number}. {entry.title}"), html.escape(scene(way))
+            try:
+                path.write_text(page_of(entry, way, "../"), encoding="utf-8")
+            except ValueError as error:
+                if every:
+                    items.append(
+                        f"<dt>{title}<dd>{text} No page of this: {html.escape(str(error))}."
+                    )
+                continue
             then = html.escape(way.usually)
             items.append(f'<dt><a href="{path.name}">{title}</a><dd>{text} Usually: {then}.')
             yield str(path)

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import inspect
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ from types import FrameType
 from typing import Any, ClassVar
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[2]
+from patience import patience
 
-#: Seconds after which a scenario that should hold counts as hanging.
-PATIENCE = 20.0
+ROOT = Path(__file__).resolve().parents[2]
+#: Whose code may be said to hang.
+OURS = re.compile("/kv/(?!watch/)")
 
 
 class Failure(BaseException):
@@ -28,19 +30,22 @@ class Pitfall:
     The docstring says what the scenario does.
     """
 
-    #: How it is shown: "r" on real sockets, "s" in the simulator, "m" measured in counts. "e" is
-    #: only explained, and its setting checked, because no test can see the effect: no `naive` then.
+    #: How it is shown: "r" on real sockets, "s" in the simulator, "m" measured in counts; "e" is
+    #: explained, and its setting checked, because the effect is out of reach: no `naive` then.
     shown: ClassVar[str] = "r"
-    #: What happens with the usual code.
+    #: What happens with the usual code, as the end of "What is usually written: …".
     usually: ClassVar[str] = ""
+    #: How a trace shows where it goes wrong (see `moments.py`), or why no trace does.
+    wrong: ClassVar[Any] = None
+    unseen: ClassVar[str] = "no code falls into it where a test could see that"
     #: The function or method that handles the pitfall, or the name of a constant that does
     #: ("kv.net.tcp.KERNEL_BUFFER").
     handled: ClassVar[Any] = None
-    #: The usual code: dotted name -> what to put there instead, while the scenario runs.
+    #: What is usually written: dotted name -> what to put there instead, while the scenario runs.
     naive: ClassVar[dict[str, Any]] = {}
-    #: The scenario measures the process, so what ran before counts: the exercise needs a new one.
+    #: It measures the process, and what has run there before counts: its exercise needs a new one.
     alone: ClassVar[bool] = False
-    #: Seconds after which the scenario with the usual code counts as hanging.
+    #: Seconds after which the scenario with the usual code is taken for hanging.
     patience: ClassVar[float] = 5.0
 
     def scenario(self) -> str:
@@ -65,7 +70,7 @@ class Pitfall:
 
     def holds(self) -> str:
         """Runs the scenario with this project's code. Returns what happened."""
-        return self.run({}, PATIENCE)
+        return self.run({}, patience(2))
 
     def test_what_is_usually_written_fails(self) -> None:
         """The pitfall is real."""
@@ -81,7 +86,7 @@ def bounded(seconds: float) -> Iterator[None]:
     """Interrupts code that hangs, also in a system call that blocks, with a `Failure`."""
 
     def interrupt(_number: int, frame: FrameType | None) -> None:
-        while frame and "/kv/" not in frame.f_code.co_filename:
+        while frame and not OURS.search(frame.f_code.co_filename):
             frame = frame.f_back
         where = f" in {frame.f_code.co_qualname}" if frame else ""
         raise Failure(f"hangs{where}: interrupted after {seconds:g} s")

@@ -18,6 +18,7 @@ from house import house
 from kv.net.directions import Incoming
 from kv.net.lines import Lines
 
+from .moments import above
 from .pitfall import Failure, Pitfall
 
 
@@ -31,6 +32,7 @@ class TestEndlessLine(Pitfall):
     """A line may have 511 octets. A client sends 256 zeros, 256 more, 512, 1,024, up to 1 MiB."""
 
     usually = "the buffer grows for as long as the peer sends"
+    wrong = above("line", 511)
     handled = Lines.feed
     naive = {"kv.net.lines.Lines.feed": feed}
 

@@ -17,6 +17,7 @@ from house import house
 from kv.net.directions import Event
 from kv.net.transport import Transport
 
+from .moments import loses
 from .pitfall import Failure, Pitfall
 
 
@@ -28,6 +29,7 @@ class TestHalfClose(Pitfall):
     """A client asks 300 times for a value of 265 characters, ends its side, and only then reads."""
 
     usually = "a peer that has said all it had to say loses the replies still owed to it"
+    wrong = loses
     handled = Transport._ended
     naive = {"kv.net.transport.Transport._ended": ended}
 

@@ -28,6 +28,7 @@ from kv.net.stream import Stream
 from kv.net.transport import Transport
 from kv.net.turns import Turns
 
+from .moments import loses, never
 from .pitfall import Failure, Pitfall
 
 
@@ -40,6 +41,7 @@ class TestAccept(Pitfall):
     """Two listeners share a socket, as two processes do after a fork. Ten clients come."""
 
     usually = "the loop ends with an exception"
+    wrong = never("^#2 accept")
     handled = Listener._ready
     naive = {"kv.net.listener.Listener._ready": ready}
 
@@ -68,6 +70,7 @@ class TestReceive(Pitfall):
 
     shown = "s"
     usually = "a client with whom nothing is wrong is dropped"
+    wrong = "^#1 abort"
     handled = Transport.read
     naive = {"kv.net.transport.Transport.read": read}
 
@@ -98,6 +101,7 @@ class TestSend(Pitfall):
     """A client that does not read yet asks for a value of 265 characters 300 times."""
 
     usually = "a client that reads slowly is dropped"
+    wrong = loses
     handled = Transport.send
     naive = {"kv.net.transport.Transport.send": send}
 

@@ -13,6 +13,7 @@ from house import house
 
 from kv.net.transport import Transport
 
+from .moments import loses
 from .pitfall import Failure, Pitfall
 
 
@@ -27,6 +28,7 @@ class TestShortSend(Pitfall):
     """A client that reads slowly asks for a value of 265 characters 600 times."""
 
     usually = "what the kernel did not take at once is lost"
+    wrong = loses
     handled = Transport.send
     naive = {"kv.net.transport.Transport.send": send}
 

@@ -23,6 +23,7 @@ from kv.net.directions import interest
 from kv.net.reactor import READ, WRITE, Registration
 from kv.net.stream import Stream
 
+from .moments import spins
 from .pitfall import Failure, Pitfall
 
 TURNS = 50
@@ -41,6 +42,7 @@ class TestWriteInterest(Pitfall):
 
     shown = "m"
     usually = "the loop spins for as long as there is a connection"
+    wrong = spins
     handled = interest
     naive = {"kv.net.stream.Stream.__init__": init}
 
@@ -72,6 +74,7 @@ class TestPause(Pitfall):
 
     shown = "m"
     usually = "a pause is refused, or the loop spins once the peer of a paused socket hangs up"
+    unseen = "it watches a socket of its own, which is no connection"
     handled = Registration.set
     naive = {"kv.net.reactor.Registration.set": set_interest}
 

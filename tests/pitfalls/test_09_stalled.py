@@ -19,6 +19,7 @@ from house import house
 from kv.net.patience import Patience
 from kv.net.transport import Transport
 
+from .moments import loses
 from .pitfall import Failure, Pitfall
 
 SECONDS = 60
@@ -32,6 +33,7 @@ class TestStalled(Pitfall):
     """A client takes 1 KiB a second of what it is owed; whoever takes nothing for 10 s must go."""
 
     usually = "an honest reader that is slow is dropped"
+    wrong = loses
     handled = Patience.is_over
     naive = {"kv.net.transport.Transport.acknowledged": acknowledged}
 

@@ -33,6 +33,7 @@ class TestNagle(Pitfall):
 
     shown = "m"
     usually = "the second of two small replies stays in our own kernel"
+    unseen = "it is the kernel that keeps the reply back, and the loop does the same"
     handled = tcp.prepare
     naive = {"kv.net.tcp.prepare": prepare}
 

@@ -14,6 +14,7 @@ from house import house
 
 from kv.net.transport import Transport
 
+from .moments import loses
 from .pitfall import Failure, Pitfall, mistakes
 
 
@@ -32,6 +33,7 @@ class TestMemoryview(Pitfall):
     """A client that reads nothing yet asks for a value of 265 characters 600 times."""
 
     usually = "the first short send raises `BufferError`"
+    wrong = loses
     handled = Transport.send
     naive = {"kv.net.transport.Transport.send": send}
 

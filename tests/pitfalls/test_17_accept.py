@@ -24,6 +24,7 @@ from simulation.sockets import Listening
 from kv.net.listener import BATCH, Listener
 from kv.net.reactor import Reactor
 
+from .moments import in_a_turn
 from .pitfall import Failure, Pitfall
 
 
@@ -40,6 +41,7 @@ class TestDead(Pitfall):
 
     shown = "s"
     usually = "a connection that died before it was accepted ends the server"
+    unseen = "all of it happens in one callback, between two steps"
     handled = "kv.net.listener.DEAD_CONNECTION"
     naive = {"kv.net.listener.Listener._ready": ready}
 
@@ -71,6 +73,7 @@ class TestBatch(Pitfall):
     """100 connections come at once, and a client that was there before asks for a key."""
 
     usually = "nobody is served while connections come"
+    wrong = in_a_turn(" accept ", 64)
     handled = "kv.net.listener.BATCH"
     naive = {"kv.net.listener.Listener._ready": ready_for_all}
 

@@ -18,6 +18,7 @@ from house import house
 
 from kv.net.listener import RETRY, Listener
 
+from .moments import spins
 from .pitfall import Failure, Pitfall
 
 TURNS = 50
@@ -32,6 +33,7 @@ class TestNoDescriptors(Pitfall):
 
     shown = "m"
     usually = "the loop spins until somebody leaves"
+    wrong = spins
     handled = Listener._back_off
     naive = {"kv.net.listener.Listener._back_off": back_off}
 

@@ -21,6 +21,7 @@ from kv.net.address import Address
 from kv.net.listener import Listener
 from kv.server import Server
 
+from .moments import spins, without
 from .pitfall import Failure, Pitfall
 
 
@@ -35,6 +36,7 @@ class TestLimit(Pitfall):
     """Five clients come to a server for two; as each is done, it leaves."""
 
     usually = "whoever comes when it is full is thrown out"
+    wrong = without("ready: listener read", " accept ")
     handled = Server._accepted
     naive = {"kv.server.Server._accepted": accepted}
 
@@ -62,6 +64,7 @@ class TestPause(Pitfall):
 
     shown = "m"
     usually = "the loop spins while somebody waits"
+    wrong = spins
     handled = Listener.pause
     naive = {"kv.net.listener.Listener.pause": pause}
 

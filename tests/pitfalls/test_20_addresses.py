@@ -36,6 +36,7 @@ class TestReuse(Pitfall):
     """A server closes a connection, ends, and is started again."""
 
     usually = "a server cannot be restarted for a minute"
+    unseen = "it happens before the loop turns"
     handled = _listen_on
     naive = {"kv.net.listener._listen_on": usual_listen_on}
 
@@ -62,6 +63,7 @@ class TestSeveral(Pitfall):
     """A name has two addresses, and there is a client for each."""
 
     usually = "clients that try another address of the same name are refused"
+    unseen = "it happens before the loop turns"
     handled = _listen_on_all
     naive = {"kv.net.listener._listen_on_all": listen_on_first}
 

@@ -45,6 +45,7 @@ class TestSelect(Pitfall):
     """A socket with the number 1100 is watched."""
 
     usually = "`select` ends the loop at the 1024th descriptor"
+    unseen = "it happens before the loop turns"
     handled = Reactor
     naive = {"selectors.DefaultSelector": selectors.SelectSelector}
 
@@ -72,6 +73,7 @@ class TestSoftLimit(Pitfall):
     """A server for 500 connections is started where the soft limit is 256."""
 
     usually = "the limit of descriptors is reached long before that of connections"
+    unseen = "it happens before the loop turns"
     handled = affordable
     naive = {"kv.process.affordable": hopeful}
 

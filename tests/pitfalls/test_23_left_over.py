@@ -14,6 +14,7 @@ from house import house
 
 from kv.net.stream import Stream
 
+from .moments import forgotten
 from .pitfall import Failure, Pitfall
 
 
@@ -25,6 +26,7 @@ class TestLeftOver(Pitfall):
     """A client sends 150 commands at once, and waits."""
 
     usually = "replies never come, and nothing is wrong"
+    wrong = forgotten
     handled = Stream._look_ahead
     naive = {"kv.net.stream.Stream._await_turn": await_turn}
 

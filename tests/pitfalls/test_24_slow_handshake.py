@@ -15,6 +15,7 @@ from house import house
 from kv.connection import Connection
 from kv.net.stream import Stream
 
+from .moments import seen
 from .pitfall import Failure, Pitfall
 
 REAL_READ = Stream._read
@@ -29,6 +30,7 @@ class TestSlowHandshake(Pitfall):
     """A client sends its key line, an octet a second."""
 
     usually = "a client that trickles keeps its place for as long as it likes"
+    wrong = seen("act 1 s pass", times=11)
     handled = Connection._handshake_timed_out
     naive = {"kv.net.stream.Stream._read": read}
 

@@ -43,6 +43,7 @@ class TestClock(Pitfall):
     """A timer is set to 5 s; then somebody puts the clock back by an hour."""
 
     usually = "a deadline moves with the time of day"
+    unseen = "it is about a timer, and the loop does not turn"
     handled = Reactor.__init__
     naive = {"kv.net.reactor.Reactor.__init__.__defaults__": (None, WALL)}
 
@@ -71,6 +72,7 @@ class TestDead(Pitfall):
 
     shown = "m"
     usually = "cancelled timers fill the memory"
+    unseen = "it is about timers, and the loop does not turn"
     handled = Timers.ended
     naive = {"kv.net.timers.Timers.ended": ended}
 
@@ -108,6 +110,7 @@ class TestRounding(Pitfall):
 
     shown = "m"
     usually = "the loop spins through the last millisecond before each timer"
+    unseen = "it is about a timer, and the loop does not turn"
     handled = Reactor._sleep
     naive = {"kv.net.reactor.Reactor._sleep": sleep}
 

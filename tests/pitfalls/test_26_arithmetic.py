@@ -21,6 +21,7 @@ from kv.net.turns import QUANTUM
 from kv.protocol.cipher import PrivateKey, work
 from kv.protocol.conversation import ServerConversation
 
+from .moments import in_a_turn, seen
 from .pitfall import Failure, Pitfall
 
 
@@ -47,6 +48,7 @@ class TestRemembered(Pitfall):
 
     shown = "m"
     usually = "every reply costs a private-key operation"
+    wrong = seen("^#1 seal", times=2)
     handled = ServerConversation._sealed_value
     naive = {"kv.protocol.conversation.ServerConversation._sealed_value": sealed_value}
 
@@ -67,6 +69,7 @@ class TestWeighed(Pitfall):
 
     shown = "m"
     usually = "a turn is bounded in messages, which may cost 20 or 1,200 µs each"
+    wrong = in_a_turn(" seal ", 20)
     handled = work
     naive = {"kv.protocol.conversation.work": lambda _: (1, 0)}
 

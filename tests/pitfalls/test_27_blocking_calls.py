@@ -22,6 +22,7 @@ from kv.net.address import Address
 from kv.process import serve
 from kv.server import Server
 
+from .moments import slow
 from .pitfall import Failure, Pitfall
 
 REAL_ACCEPTED = Server._accepted
@@ -45,6 +46,7 @@ class TestNames(Pitfall):
     """Ten clients come while the name server does not answer, which takes 5 s to notice."""
 
     usually = "everybody waits for a name server"
+    wrong = slow(1)
     handled = serve
     naive = {"kv.server.Server._accepted": accepted}
 

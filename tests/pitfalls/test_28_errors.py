@@ -23,6 +23,7 @@ from kv.net.stream import Stream
 from kv.protocol.conversation import ServerConversation
 from kv.protocol.messages import Message, Reply
 
+from .moments import never
 from .pitfall import Failure, Pitfall
 
 REAL_EXECUTE = ServerConversation._execute
@@ -58,6 +59,7 @@ class TestError(Pitfall):
     """A client asks for the one key for which there is a mistake in the server; another follows."""
 
     usually = "the server ends, with everybody in it"
+    wrong = never("^#2 send", after="division by zero")
     handled: ClassVar[Any] = Stream._ready
     naive = {"kv.net.stream.Stream._ready": ready}
     before = 0  # commands of the same client that are handled first
@@ -80,6 +82,7 @@ class TestLater(TestError):
     """The same after 100 other commands, so that it is reached in a call that was deferred."""
 
     usually = "it ends after all, when the mistake is met in what was left for another turn"
+    wrong = never("^#2 send", after="division by zero")
     handled = Stream.take_turn
     naive = {"kv.net.stream.Stream.take_turn": take_turn}
     before = 100

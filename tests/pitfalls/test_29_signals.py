@@ -32,6 +32,7 @@ from kv.protocol.messages import Wire
 from kv.protocol.store import Store
 from kv.server import Server, Settings
 
+from .moments import seen
 from .pitfall import Failure, Pitfall
 
 
@@ -54,6 +55,7 @@ class TestWakeUp(Pitfall):
     """SIGUSR1 comes when an idle loop sleeps."""
 
     usually = "a signal is not noticed before something else wakes the loop"
+    wrong = "^loop sleep .*; ready: nobody"
     handled = Reactor.on_signal
     naive = {"kv.net.reactor.Reactor.on_signal": on_signal}
     patience = 0.3
@@ -78,6 +80,7 @@ class TestGracefulStop(Pitfall):
     """The server is told to stop when a client's 150 commands have just arrived."""
 
     usually = "commands that have arrived are not answered"
+    wrong = "^#1 incoming OPEN -> DISCARDING"
     handled = Server.stop
     naive = {"kv.server.Server.stop": stop}
 
@@ -130,6 +133,7 @@ class TestTwice(Pitfall):
     """SIGTERM comes twice in a row when a client's 200 commands have just arrived."""
 
     usually = "the second of two signals ends the process at once, and replies are lost"
+    wrong = seen("^#1 close ", after="^signals watch nothing")
     handled = serve
     naive = {"kv.process.SAME_REQUEST": 0.0}
 

@@ -23,6 +23,7 @@ from kv.net import stdio
 from kv.net.log import LogHandler
 from kv.net.stdio import open_missing
 
+from .moments import never
 from .pitfall import Failure, Pitfall
 
 
@@ -48,6 +49,7 @@ class TestFull(Pitfall):
     """The log is a full pipe that nobody reads; one client breaks the protocol, another asks."""
 
     usually = "the whole server waits for whoever reads the log"
+    wrong = never("^#1 message GET")
     handled = LogHandler.emit
     naive = {"kv.net.log.LogHandler.emit": emit}
     patience = 0.3
@@ -76,6 +78,7 @@ class TestClosed(Pitfall):
     """Standard error is closed when a client connects, and breaks the protocol."""
 
     usually = "the log goes to the connection that has descriptor 2"
+    unseen = "it is about which descriptor the log goes to"
     handled = open_missing
     naive = {"kv.net.stdio.open_missing": open_missing_naively}
 

@@ -27,6 +27,7 @@ from house import Selector
 from kv.net.reactor import READ, Reactor
 from kv.net.stdio import Input, opened_anew
 
+from .moments import never
 from .pitfall import Failure, Pitfall
 
 LINES = b"one\ntwo\nthree\n"
@@ -68,6 +69,7 @@ class TestHidden(Pitfall):
     """Three lines arrive at once; the other end stays open."""
 
     usually = "lines wait in a buffer that the selector does not see"
+    wrong = never("^stdin line", times=3)
     handled = Input._fill
     naive = {"kv.net.stdio.Input._fill": fill}
 
@@ -97,6 +99,7 @@ class TestRegularFile(Pitfall):
     """The input is a file of three lines."""
 
     usually = "a traceback for whoever says `< script`"
+    unseen = "it ends before the loop turns"
     handled = Input.read_on
     naive = {"kv.net.stdio.Input.read_on": read_on}
 
@@ -123,6 +126,7 @@ class TestFlag(Pitfall):
     """A terminal is read from, and the shell that shares it reads on afterwards."""
 
     usually = "the shell's terminal does not block any more, either"
+    unseen = "it is about the flags of a terminal"
     handled = opened_anew
     naive = {"kv.net.stdio.opened_anew": set_non_blocking}
 
@@ -164,6 +168,7 @@ class TestFlushed(Pitfall):
     """Ctrl-C throws a typed line away after the selector has seen it; then another is typed."""
 
     usually = "a read of what was ready waits for the next line, and the loop with it"
+    wrong = never("^stdin line")
     handled = opened_anew
     naive = {"kv.net.stdio.opened_anew": as_it_is}
     patience = 0.3

@@ -31,6 +31,7 @@ class TestFull(Pitfall):
     """A reply comes while the output is a full pipe, and then the server goes away."""
 
     usually = "a client whose output is not read does not notice the server going away"
+    wrong = "^stdout write hangs"
     handled = Output._flush
     naive = {"kv.net.stdio.Output.write": write}
     patience = 0.3
@@ -52,6 +53,7 @@ class TestClosed(Pitfall):
     """A reply comes when nobody reads the output any more."""
 
     usually = "`| head` looks like a lost connection"
+    wrong = r"^#1 gone with an error: \[Errno"
     handled = Shell.ended
     naive = {"kv.net.stdio.Output.write": write}
 

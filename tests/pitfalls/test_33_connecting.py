@@ -24,6 +24,7 @@ from kv.net.address import Address
 from kv.net.connector import STAGGER, Attempt, Connector
 from kv.net.reactor import Reactor
 
+from .moments import never
 from .pitfall import Failure, Pitfall
 
 
@@ -89,6 +90,7 @@ class TestInProgress(Pitfall):
     """The first of two addresses never answers."""
 
     usually = "the loop stands still until the other side answers"
+    wrong = never("^loop turn is over")
     handled = Connector._begin
     naive = {"kv.net.connector.Connector._begin": begin}
     patience = 0.3
@@ -119,6 +121,7 @@ class TestVerdict(Pitfall):
     """The only address refuses."""
 
     usually = "what is writable is taken for connected"
+    unseen = "the verdict is asked for, or not, between two steps"
     handled = Connector._decided
     naive = {"kv.net.connector.Connector._decided": decided}
 
@@ -147,6 +150,7 @@ class TestNextAddress(Pitfall):
     """The first of two addresses refuses, the second answers."""
 
     usually = "the first address that refuses is the end"
+    wrong = never("^connector watch write", times=2)
     handled = Connector._decided
     naive = {"kv.net.connector.Connector._decided": decided_for_all}
 

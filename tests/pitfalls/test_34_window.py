@@ -15,6 +15,7 @@ from kv.net.reactor import READ
 from kv.net.stdio import Input
 
 from .in_process import Pipe, client
+from .moments import seen, spins
 from .pitfall import Failure, Pitfall
 
 
@@ -22,6 +23,7 @@ class TestWindow(Pitfall):
     """A script of 400 commands, and a server that answers none of them."""
 
     usually = "whatever can be read is sealed, sent and remembered"
+    wrong = seen("^#1 command", times=66)
     handled = Link.room
     naive = {"kv.link.WINDOW": 1_000_000_000, "kv.link.UNSENT": 1_000_000_000}
 
@@ -46,6 +48,7 @@ class TestReadOn(Pitfall):
     """A program writes 1000 KiB of commands into a pipe; the server answers none of them."""
 
     usually = "commands that may not be sent yet are read all the same"
+    wrong = spins
     handled = Input.read_on
     naive = {"kv.net.stdio.Input.read_on": read_on}
 

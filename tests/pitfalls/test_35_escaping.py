@@ -37,6 +37,7 @@ class TestLog(Pitfall):
     """A client whose id has CR and ESC in it breaks the protocol, and the log says so."""
 
     usually = "in a terminal, the log says what the client chose"
+    unseen = "it is about what the log says"
     handled = escaped
     naive = {"kv.connection.Connection.__str__": named, "kv.net.log.escaped": as_it_is}
 
@@ -62,6 +63,7 @@ class TestTerminal(Pitfall):
     """A value that retitles terminals is shown in one."""
 
     usually = "a value controls the terminal that shows it"
+    wrong = "^stdout write 19 octets"
     handled = escaped
     naive = {"kv.screen.escaped": as_it_is}
 

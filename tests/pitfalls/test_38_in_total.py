@@ -25,6 +25,7 @@ from kv.net.turns import BUDGET, Turns
 from kv.protocol.cipher import work
 
 from .in_process import Pipe
+from .moments import above, in_a_turn
 from .pitfall import Failure, Pitfall
 from .test_26_arithmetic import operations
 
@@ -38,6 +39,7 @@ class TestWork(Pitfall):
 
     shown = "m"
     usually = "a turn lasts as long as there are clients, and everybody waits for it"
+    wrong = in_a_turn(" seal ", 50)
     handled = Turns
     naive = {"kv.net.turns.Turns._begin": begin}
 
@@ -67,6 +69,7 @@ class TestUnsent(Pitfall):
 
     shown = "m"
     usually = "each has its bound, and all together have none"
+    wrong = above("unsent", 256 * 1024, together=True)
     handled = Stream._high_water
     naive = {"kv.net.stream.Stream._high_water": high_water}
 
@@ -86,6 +89,7 @@ class TestLog(Pitfall):
 
     shown = "m"
     usually = "the log has a line for each, and says nothing else"
+    unseen = "it is about what the log says"
     handled = LogHandler.emit
     naive = {"kv.net.log.MOST": sys.maxsize}
 

@@ -17,6 +17,7 @@ from house import house
 
 from kv.net import tcp
 
+from .moments import never
 from .pitfall import Failure, Pitfall
 
 REAL_PREPARE = tcp.prepare
@@ -31,6 +32,7 @@ class TestUrgent(Pitfall):
     """A client sends a line and marks its last octet, the LF, as urgent. A bystander asks, too."""
 
     usually = "the octet is missing, and so is the reply"
+    wrong = never("^#1 message GET")
     handled = tcp.prepare
     naive = {"kv.net.tcp.prepare": prepare}
 

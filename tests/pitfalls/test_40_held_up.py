@@ -32,6 +32,7 @@ class TestHeldUp(Pitfall):
     """Who is idle for 3 s is dropped. A client asks for 600 values, and reads 10 KB a second."""
 
     usually = "a client that reads all the time is dropped as idle"
+    wrong = "^#1 close politely"
     handled = Connection._idled
     naive = {"kv.connection.Connection._idled": idled}
 

@@ -9,7 +9,8 @@ disconnects the parent's session. The selector is shared, too: what the child un
 watched for the parent any more.
 
 What one sees: a session that ends by itself, values of somebody else's keys, or a parent that waits
-for ever, and all that only after a fork.
+for ever, and all that only after a fork. What a bystander sees: nothing; other clients have
+connections of their own.
 """
 
 import os
@@ -49,6 +50,7 @@ class TestClose(Pitfall):
     """A child that got a client by `fork` closes it; then the parent asks for a value."""
 
     usually = "the child disconnects the parent's session"
+    wrong = "^#1 gone with an error"
     handled = Caller.drop
     naive = {"kv.caller.os": SameProcess()}
 
@@ -82,6 +84,7 @@ class TestSelector(Pitfall):
     """A child ends its copy of the connection; then the parent asks for a value."""
 
     usually = "what the child unregisters is not watched for the parent any more"
+    wrong = "^#1 gone with an error"
     handled = Link.forget
     naive = {"kv.caller.Caller.drop": unregister}
 

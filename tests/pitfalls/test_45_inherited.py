@@ -31,6 +31,7 @@ from kv.protocol.messages import Wire
 from kv.protocol.store import Store
 from kv.server import Server, Settings
 
+from .moments import never
 from .pitfall import Failure, Pitfall
 
 #: What comes, in this order, as soon as the loop runs.
@@ -91,6 +92,7 @@ class TestBlocked(Pitfall):
     """Whoever starts the server has SIGTERM blocked; then SIGTERM comes."""
 
     usually = "nothing but SIGKILL ends it"
+    wrong = "^loop sleep until somebody comes; ready: nobody"
     handled = take_signals
     naive = {"kv.process.take_signals": as_they_are}
     patience = 0.5
@@ -111,6 +113,7 @@ class TestIgnored(Pitfall):
     """Whoever starts the server has SIGINT ignored; then SIGINT comes, and after it SIGTERM."""
 
     usually = "somebody else's Ctrl-C ends it"
+    wrong = never("timer lambda", times=2)
     handled = take_signals
     naive = {"kv.process.take_signals": all_of_them}
 
@@ -131,6 +134,7 @@ class TestHangUp(Pitfall):
     """The terminal is closed: SIGHUP comes."""
 
     usually = "the process ends without a word, and its clients are cut off"
+    wrong = never("^listener watch nothing")
     handled = "kv.process.ENDING"
     naive = {"kv.process.ENDING": (SIGINT, SIGTERM)}
 

@@ -18,6 +18,7 @@ from wire import KEY
 from kv.net.listener import Listener
 from kv.net.timers import Callback
 
+from .moments import never
 from .pitfall import Failure, Pitfall
 
 
@@ -30,6 +31,7 @@ class TestAcceptQueue(Pitfall):
     """20 clients have connected and sent their commands; the server is told to stop."""
 
     usually = "whoever was not accepted yet is reset"
+    wrong = never(" accept ")
     handled = Listener.finish
     naive = {"kv.net.listener.Listener.finish": finish}
 

@@ -23,6 +23,7 @@ from house import house
 from kv.process import serve
 from kv.protocol.cipher import PublicKey
 
+from .moments import never
 from .pitfall import Failure, Pitfall, mistakes
 from .test_18_no_descriptors import lowest_free
 
@@ -39,14 +40,15 @@ class TestImport(Pitfall):
     """The first client has just connected, and has the last descriptor; it sends its key."""
 
     usually = "the first client is dropped for want of a descriptor that it does not need"
+    wrong = never("^#1 message GET")
     handled = serve
     naive = {"kv.protocol.cipher.PublicKey.from_line": from_line}
 
     def scenario(self) -> str:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        sys.modules.pop("stringprep", None)  # as at the start
         with house() as h, mistakes() as made:
             guest = h.guest()
+            sys.modules.pop("stringprep", None)  # as at the start
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), limits[1]))
             try:
                 guest.send_raw(guest.key.line).send("CONNECT a", "GET k")

@@ -9,7 +9,8 @@ room, where there is room, spins. A read that never sends waits for a peer that 
 an `SSLObject` between two `MemoryBIO`s there is only one rule, for all cases: always read, and ask
 to write exactly while there are octets to be sent.
 
-What one sees: one core at 100 % until the handshake is over, or a handshake that never ends.
+What one sees: one core at 100 % until the handshake is over, or a handshake that never ends. What a
+bystander sees: slower replies while the loop spins.
 """
 
 import socket
@@ -25,6 +26,7 @@ from kv.net.tls import Tls
 from kv.net.transport import Transport
 from kv.net.turns import Turns
 
+from .moments import never, spins
 from .pitfall import Failure, Pitfall
 
 REAL_LOOK_AHEAD = Stream._look_ahead
@@ -49,6 +51,7 @@ class TestWriteWantsToRead(Pitfall):
 
     shown = "m"
     usually = "the loop waits for room that is there, and spins"
+    wrong = spins
     handled = Tls.write
     naive = {"kv.net.stream.Stream._look_ahead": look_ahead}
 
@@ -82,6 +85,7 @@ class TestReadWantsToWrite(Pitfall):
     """A client shakes hands. The server has only read so far, and has nothing to say."""
 
     usually = "the handshake never ends: each waits for the other"
+    wrong = never("^#1 message key line")
     handled = Transport._opened
     naive = {"kv.net.tls.Tls.pending": pending}
 

@@ -8,7 +8,8 @@ own FIN: `SSLSocket.close` does not. In TLS 1.3 it ends one direction only, like
 (3) works as it does without TLS. `unwrap` cannot do that, as it waits for the other side's.
 
 What one sees: a file, or a script's output, that is shorter than it was, and no error. Or peers
-that complain: "unexpected EOF while reading".
+that complain: "unexpected EOF while reading". What a bystander sees: nothing; it happens between
+two peers and whoever is on the way between them.
 """
 
 import socket
@@ -18,6 +19,7 @@ from house import house
 from kv.net.tls import Tls
 from kv.net.transport import Transport
 
+from .moments import seen
 from .pitfall import Failure, Pitfall
 
 
@@ -29,6 +31,7 @@ class TestCutOff(Pitfall):
     """Somebody on the way ends a client's connection, in the middle of its session."""
 
     usually = "a connection that was cut off is taken for a finished one"
+    wrong = "^#1 end"
     handled = Tls.ended
     naive = {"kv.net.tls.Tls.ended": ended}
 
@@ -50,6 +53,7 @@ class TestGoodbye(Pitfall):
     """A client disconnects."""
 
     usually = "the client cannot know whether that was all"
+    wrong = seen("^#1 shutdown", unless="-> we ended")
     handled = Transport.shut_down
     naive = {"kv.net.tls.Tls.close_notify": close_notify}
 
@@ -76,6 +80,7 @@ class TestHalfClose(Pitfall):
     """A client ends its side with its last command, and reads on."""
 
     usually = "its replies are lost"
+    wrong = "they wait$"
     handled = Transport._opened
     naive = {"kv.net.transport.Transport._opened": opened}
 
