@@ -120,7 +120,7 @@ class Strip {
 
   shape(pen, { verb, start, end, lasted, idle }, y, colours) {
     const x = this.x(start), wide = Math.max(1, this.x(end) - x), high = this.row - 2;
-    const [top, share, sign] = SHAPES[verb] ?? [0.2, 0.6];
+    const [top, share, sign] = (Object.hasOwn(SHAPES, verb) && SHAPES[verb]) || [0.2, 0.6];
     pen.fillStyle = colours[verb] ?? colours.other;
     if (lasted === null) pen.fillText(verb === "close" ? "✕" : "◆", x - 4, y + high / 2);
     else if (!idle || lasted < LONG) pen.fillRect(x, y + top * high, wide, share * high);
