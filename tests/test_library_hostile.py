@@ -363,9 +363,9 @@ def test_all_of_close_takes_from_one_and_the_same_time(
     def slow(conversation: Conversation) -> None:
         assert conversation.connect().read_text() == "DISCONNECT"
         clock.now = 9.0
-        assert taken.wait(PATIENCE)
+        assert taken.wait(patience())
         clock.now = 10.1
-        closed.wait(PATIENCE)
+        closed.wait(patience())
 
     monkeypatch.setattr("kv.caller.Reactor", lambda: Reactor(Selector(), now))
     fake.behave(slow)

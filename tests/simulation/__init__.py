@@ -12,25 +12,16 @@ decides all of it. So a failure can be repeated: `make simulate SEED=n`.
     clients.py   the scripts, honest and hostile
     model.py     what the server should answer: a plain dict
     watch.py     the invariants, checked between any two turns of the loop
-<<<<<<< HEAD
-    watched.py   those of one connection
-    tls.py       both ends of TLS, which is spoken in one world of ten
-=======
     watched.py   the invariants of one connection
->>>>>>> 57ebc1b98b9ba75d9d7949505bb42c348dd72f45
+    tls.py       both ends of TLS, which is spoken in one world of ten
     world.py     puts a world together from a seed, and runs it to its end
     signals.py   signals, and calls from other threads
     wishes.py    events that a reader wants to add
     show.py      a history as a page, step by step
     __main__.py  the command
 
-<<<<<<< HEAD
-`test_mistakes.py` shows that it bites: it puts classic mistakes back into the server, and each is
-found within a few seeds; `test_tls_worlds.py` does the same with TLS.
-=======
 `test_mistakes.py` puts classic mistakes back into the server. The simulation finds each within a
-few seeds.
->>>>>>> 57ebc1b98b9ba75d9d7949505bb42c348dd72f45
+few seeds. `test_tls_worlds.py` does the same with TLS.
 
 What is not simulated: signals themselves (a wake-up descriptor stands for them), `listen` and name
 resolution, the client's side of this project, and the time that a computation takes.
