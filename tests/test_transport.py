@@ -24,7 +24,9 @@ class Sock(mock.Mock):
     """What each call gives comes from a list; what is an exception is raised."""
 
     def __init__(self, **gives: Any) -> None:
-        super().__init__(["setblocking", "setsockopt", "recv", "send", "shutdown"])
+        super().__init__(
+            ["fileno", "setblocking", "setsockopt", "recv", "send", "shutdown", "close"]
+        )
         for call, results in gives.items():
             getattr(self, call).side_effect = results
 
