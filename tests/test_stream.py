@@ -1,4 +1,4 @@
-"""A stream by itself: lines, turns and back-pressure, with a socket that says what the test wants."""
+"""A stream alone: lines, turns and back-pressure, with a socket that gives what the test wants."""
 
 from collections.abc import Iterator
 from typing import Any
