@@ -168,3 +168,13 @@ def test_a_peer_is_held_up_above_the_high_water_mark_until_the_low_one() -> None
 
 def lines(count: int) -> bytes:
     return b" ".join([b"x"] * count)
+
+
+def test_who_was_ready_too_late_reads_in_its_turn_and_asks_for_no_readiness_before() -> None:
+    bench = Bench()
+    spent = [True]
+    bench.reactor.each_turn(lambda: spent and setattr(bench.turns, "left", 0 * spent.pop()))
+    bench.receive(b"one\n")
+    assert bench.owner.told == [] and bench.interest == 0
+    bench.turn()
+    assert bench.owner.told == [b"one"] and bench.interest == READ

@@ -72,7 +72,8 @@ def test_one_is_served_even_if_whoever_was_ready_has_used_up_all(reactor: Reacto
 
 
 def test_an_eighth_of_what_is_left_is_each_ones_room(reactor: Reactor) -> None:
-    turns = Turns(reactor, unsent_limit=800)
+    turns = Turns(reactor, budget=100, unsent_limit=800)
+    assert (turns.unsent, turns.left) == (0, 100)
     for unsent, room in [(0, 100), (400, 50), (793, 0), (900, 0)]:
         turns.unsent = unsent
         assert turns.room == room
