@@ -9,7 +9,9 @@ from test_reactor import Clock, FakeSelector
 from test_transport import RESET, WOULD_BLOCK, Sock
 
 from kv.net import tcp
+from kv.net.directions import Deadline
 from kv.net.owner import Limits, Stalled
+from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
 from kv.net.stream import Stream
 from kv.net.turns import Turns
@@ -178,3 +180,59 @@ def test_who_was_ready_too_late_reads_in_its_turn_and_asks_for_no_readiness_befo
     assert bench.owner.told == [] and bench.interest == 0
     bench.turn()
     assert bench.owner.told == [b"one"] and bench.interest == READ
+
+
+# --- patience ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("due", "took_at", "looks"),
+    [
+        (Deadline.STALL, None, [15, 30, 45, 60]),
+        (Deadline.STALL, 30, [15, 30, 45, 60, 75, 90]),  # a minute from when that was seen
+        (Deadline.STALL, 59, [15, 30, 45, 60, 75, 90, 105, 120]),
+        (Deadline.LINGER, None, [2]),
+        (Deadline.LINGER, 1, [2, 4]),
+    ],
+)
+def test_a_peer_that_takes_nothing_for_so_long_is_waited_for_no_more(
+    due: Deadline, took_at: float | None, looks: list[float]
+) -> None:
+    bench, looked, over = Bench(), [], []
+    began = bench.clock.now
+    transport: Any = mock.Mock()
+    transport.acknowledged = lambda: (
+        5 + (took_at is not None and bench.clock.now >= began + took_at)
+    )
+
+    def look() -> None:
+        looked.append(bench.clock.now - began)
+        over.append(patience.is_over())
+
+    patience = Patience(due, bench.reactor, transport, Limits(), look)
+    while not any(over):
+        bench.reactor.turn()
+    assert looked == looks and bench.reactor.timers.live == 0
+
+
+def test_whether_all_is_delivered_is_looked_at_often_and_not_for_longer_than_a_stall() -> None:
+    bench = Bench()
+    looked: list[float] = []
+    transport: Any = mock.Mock(**{"acknowledged.return_value": 0})
+    limits = Limits(stall_timeout=0.25)
+    patience = Patience(
+        Deadline.DELIVERY, bench.reactor, transport, limits, lambda: looked.append(0)
+    )
+    began = bench.clock.now
+    for delay, over in [(0.1, False), (0.2, False), (0.25, True)]:
+        bench.reactor.turn()
+        assert bench.clock.now - began == pytest.approx(delay)
+        assert patience.is_over() == over
+    assert len(looked) == 3
+
+
+def test_a_patience_that_is_cancelled_looks_no_more() -> None:
+    bench = Bench()
+    transport: Any = mock.Mock(**{"acknowledged.return_value": 0})
+    Patience(Deadline.STALL, bench.reactor, transport, Limits(), list).cancel()
+    assert bench.reactor.timers.live == 0
