@@ -202,7 +202,8 @@ def test_the_first_reason_is_the_one_that_is_told(kernel: mock.Mock) -> None:
 
 
 def test_what_the_kernel_does_not_take_stays_in_front() -> None:
-    writing = transport(send=[3, WOULD_BLOCK, 2, 4, 1])
+    writing = Transport(Sock(send=[3, WOULD_BLOCK, 2, 4, 1]), 60, LINGER)
+    assert (writing.full, writing.changed) == (False, False)
     writing.write(b"abcdef")
     assert (writing.unsent, writing.changed) == (b"abcdef", False)
     for rest, sent, full in [(b"def", 3, True), (b"def", 3, True), (b"f", 5, True)]:
