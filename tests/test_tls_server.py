@@ -25,6 +25,7 @@ from crafted import (
     Crafter,
     logging_context,
 )
+from house import house
 from patience import patience
 from test_interop import CONVERSATION, NODE, PROGRAMS, as_lines
 from tls_peer import TlsSocket, trusting
@@ -275,6 +276,13 @@ def test_an_odd_client_is_one_line_in_the_log(tls_server: Server, octets: bytes,
         client.read_to_end()
         tls_server.wait_for_log(f"127.0.0.1:{client.port}: {why}")
         assert len(tls_server.log_lines(f":{client.port}: ")) == 1
+
+
+def test_to_open_a_record_may_take_all_that_is_left_of_a_turn() -> None:
+    with house(tls=True, budget=5) as h:
+        guests = [h.guest().connect(name) for name in ("alice", "bob", "carol")]
+        assert [guest.ask("GET a") for guest in guests] == [["GET: ERROR"]] * 3
+        assert not h.server.drops
 
 
 @CRAFTED
