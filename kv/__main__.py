@@ -33,28 +33,29 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """A sentence for people, on standard error, if there is one that takes it."""
+    """Writes a sentence to standard error, if that is open."""
     with suppress(OSError):
         os.write(2, text.encode(errors="backslashreplace") + b"\n")
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open`: a FIFO that nobody reads is an error, one that is not read on ends the trace.
+    """Opens the trace's file for `open`, and waits for nobody.
 
-    A trace has what clients say, so a file is for its owner's eyes alone, also if it was there.
+    A FIFO without a reader is an error. If a reader stops reading, the trace ends. A trace contains
+    what clients say, so only the file's owner may read it, even if the file was there before.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        with suppress(PermissionError):  # it is somebody else's
+        with suppress(PermissionError):  # the file belongs to another user
             os.fchmod(descriptor, 0o600)
     return descriptor
 
 
 def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
-    """The trace that was asked for, or nothing. Raises `OSError` if its file cannot be written."""
+    """The trace, if an option asks for one. Raises `OSError` if its file cannot be written."""
     if not options.trace and options.trace_file is None:
         return nullcontext()
-    from kv.watch.trace import Trace  # noqa: PLC0415 (whoever wants none does not wait for it)
+    from kv.watch.trace import Trace  # noqa: PLC0415 (without a trace, the start is faster)
 
     path = options.trace_file
     file = open(path, "w", opener=opener) if path is not None else None  # noqa: SIM115 (it does)
@@ -62,7 +63,7 @@ def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
 
 
 def run_server(options: argparse.Namespace, wire: Wire) -> int:
-    """Serves; an address that cannot be had is one line and status 1."""
+    """Runs the server. If it cannot listen, it logs one line and returns status 1."""
     log = logging.getLogger("kv")
     log.addHandler(LogHandler(2))
     log.setLevel(options.log_level.upper())
@@ -87,7 +88,7 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
 
 
 def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[], Tls]] | None":
-    """What reads them, if there are to be any; whoever speaks plainly does not wait for `ssl`."""
+    """The function that reads the certificates. Without TLS, None, and `ssl` is not imported."""
     if options.tls_cert is None:
         if options.tls_key or options.tls_client_ca:
             options.role_parser.error("--tls-key and --tls-client-ca need --tls-cert")
@@ -99,7 +100,7 @@ def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[
 
 
 def client_layer(options: argparse.Namespace) -> "Tls | None":
-    """TLS for one connection, if it is to be spoken. Raises `ValueError`."""
+    """TLS for the connection, if an option asks for it. Raises `ValueError`."""
     if not (options.tls or options.tls_ca):
         if options.tls_cert or options.tls_key or options.tls_name:
             options.role_parser.error("--tls-cert, --tls-key, --tls-name need --tls or --tls-ca")
@@ -111,7 +112,7 @@ def client_layer(options: argparse.Namespace) -> "Tls | None":
 
 
 def run_client(options: argparse.Namespace, wire: Wire) -> int:
-    """Talks to a server; all that blocks is done before the reactor runs (27)."""
+    """Runs the client. Everything that blocks is done before the reactor runs (27)."""
     try:
         tls = client_layer(options)
         addresses = resolve(options.host, options.port)
@@ -133,7 +134,7 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
 
 
 def run_replay(options: argparse.Namespace) -> int:
-    """Writes the page; a file that is no trace is one line and status 1."""
+    """Writes the page. If the file is not a trace, it says so and returns status 1."""
     from kv.watch.events import read  # noqa: PLC0415 (as is `Trace`)
     from kv.watch.replay import UNFINISHED, Lane, page  # noqa: PLC0415
 
@@ -147,7 +148,7 @@ def run_replay(options: argparse.Namespace) -> int:
         with open(1, "w", encoding="utf-8", closefd=False) as output:
             print(text, file=output)
     except BrokenPipeError:
-        pass  # whoever reads it has had enough
+        pass  # the reader has seen enough
     except OSError as error:
         say(f"cannot write the page: {error.strerror}")
         return FAILED
@@ -164,7 +165,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the server or the client, under a trace if there is to be one."""
+    """Runs the server or the client, with a trace if an option asks for one."""
     try:
         wire = Wire(options.key_bits, options.receive_buffer_size)
         if options.role == "client":

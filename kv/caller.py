@@ -1,7 +1,7 @@
 """Runs a link for one blocking caller at a time: where `Client` waits.
 
-The reactor turns for as long as a call lasts. Who may call is decided here, too: nobody in the
-middle of another call (44), and no process but the one that connected (43).
+The reactor turns for as long as a call lasts. This module also decides who may call. A call in the
+middle of another call is refused (44), and so is a call from a child process (43).
 """
 
 import os
@@ -17,30 +17,30 @@ from kv.protocol.messages import Command
 DISCONNECT = (Command.disconnect(),)
 
 BUSY = (
-    "this client is in the middle of another call, of another thread, or of the code that a signal"
-    " handler or a callback has interrupted: give each its own client, or use a lock"
+    "another call of this client is still running, in another thread, or below this signal handler"
+    " or callback: give each its own client, or use a lock"
 )
-FORKED = "this client belongs to the process that made it, before a fork: make another one here"
+FORKED = "this client belongs to the parent process: make another one after the fork"
 
 
 class Caller:
     """Runs a link until its commands are answered: where the blocking caller waits.
 
-    One call at a time. A second thread, a signal handler or a callback that comes in the middle of
-    one would take replies that are not its own (44), and after a fork two processes would share one
-    conversation (43). Both are told so, at once.
+    One call runs at a time. A second thread, a signal handler or a callback that calls meanwhile
+    would take the first one's replies (44). After a fork, two processes would share one
+    conversation (43). Both get an error at once.
     """
 
     def __init__(self, target: Target) -> None:
-        self.closed = ""  # why, once it is
+        self.closed = ""  # the reason, once it is closed
         self._process = os.getpid()
-        self._turn = [None]  # whoever holds what is in it may call
+        self._turn = [None]  # a call takes the item out and puts it back at its end
         self._timeout = target.timeout
         self._commands: Iterator[Command] = iter(())
         self._replies: list[str] = []
         self._awaited = 0
-        self._leaving = False  # what is awaited is the end
-        self._answered = False  # all that the caller waits for is there
+        self._leaving = False  # the call waits for the end of the connection
+        self._answered = False  # every reply that the call waits for has come
         self._error: Exception | None = None
         self._reactor = Reactor()
         self._link = Link(self._reactor, target, self)
@@ -52,13 +52,13 @@ class Caller:
         return self._link.peer
 
     def execute(self, commands: Sequence[Command]) -> list[str]:
-        """Sends `commands`, at most WINDOW ahead of their replies, which it returns in order."""
+        """Sends `commands` and returns the replies in order. At most WINDOW are on their way."""
         if os.getpid() != self._process:
             raise RuntimeError(FORKED)
         turn: list[None] = []
         try:
-            # Out of one list and into the other in one step of the interpreter: neither a thread
-            # nor a signal comes in between, as after the test of a flag and before it is set (44).
+            # The item moves from one list to the other in one step of the interpreter. A thread or
+            # a signal can come between testing a flag and setting it, but not in between here (44).
             with suppress(IndexError):
                 turn.extend(map(self._turn.pop, (0,)))
             if not turn:
@@ -77,7 +77,7 @@ class Caller:
             self._abandon("close was called")
 
     def drop(self, reason: str) -> bool:
-        """Ends the connection at once; False if it is another process's, who shall keep it."""
+        """Ends the connection at once. In a child process it does not, and returns False."""
         if os.getpid() == self._process:
             self._abandon(reason)
             return True
@@ -92,7 +92,7 @@ class Caller:
         self._reactor.stop()
 
     def replied(self, _: Command | None, reply: str) -> None:
-        """One more reply. The call returns with the last one; DISCONNECT's, with the end."""
+        """One more reply. A call returns after its last reply; DISCONNECT, after the end."""
         self._replies.append(reply)
         if len(self._replies) == self._awaited:
             self._answered = True
@@ -116,7 +116,7 @@ class Caller:
         self._awaited = len(commands)
         self._leaving = commands == DISCONNECT
         self._answered = False
-        if self._leaving:  # however long the server takes to say goodbye and to close
+        if self._leaving:  # a bound on the time for the reply and the end together
             self._reactor.call_later(self._timeout, self._reactor.stop)
         if commands:
             self._run()
@@ -129,8 +129,8 @@ class Caller:
     def _run(self) -> None:
         """Runs the reactor until there is a result.
 
-        Whatever is raised, Ctrl-C included, leaves the conversation at no known point: the client
-        is then closed.
+        After any exception, Ctrl-C included, nobody knows how far the conversation has come. So the
+        client is closed.
         """
         try:
             self._send_more()
@@ -139,7 +139,7 @@ class Caller:
             if self._error is not None:
                 if not self._answered:
                     raise self._error
-                self._abandon(str(self._error))  # what the next call is told
+                self._abandon(str(self._error))  # the next call gets this reason
         except BaseException as error:
             self._abandon(str(error) or type(error).__name__)
             raise

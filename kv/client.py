@@ -1,4 +1,7 @@
-"""Joins them for callers: the `Client` library, which blocks its caller and nobody else."""
+"""The `Client` library: what `link` does on a reactor, for programs that call and wait.
+
+A call blocks its caller and nobody else. `caller` runs the reactor meanwhile.
+"""
 
 import warnings
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
@@ -33,28 +36,28 @@ class Client:
     None none False
     [True, '1', True, None]
 
-    Connects at once; the session and its data live until `close`, which `with` calls. A client
-    that is thrown away unclosed warns (`ResourceWarning`) and frees its id at once.
+    The constructor connects. The session and its data live until `close`, which `with` calls. If
+    a client is thrown away unclosed, it gives a `ResourceWarning` and frees its id at once.
 
-    `timeout`, in seconds, bounds the constructor and `close`; otherwise it is the longest time in
-    which nothing happens though a reply is owed, or the server does not take what is sent. Looking
-    up a host name is not counted. Making a key takes about 35 ms at 512 bits, so programs that
-    connect often make one with `PrivateKey.generate()` and hand it in as `key`. `key_bits` and
-    `receive_buffer_size`, in bits, must be the server's.
+    `timeout`, in seconds, bounds the constructor and `close`. In between, it bounds each wait for
+    the server: to reply, or to take what the client sends. Looking up a host name is not counted.
+    Making a key takes about 35 ms at 512 bits. Programs that connect often can make one with
+    `PrivateKey.generate()` and pass it as `key`. `key_bits` and `receive_buffer_size` are in bits,
+    and must be those of the server.
 
-    With `tls` TLS 1.3 is spoken: `tls` is a file with the certificates of the authorities to be
-    believed (PEM), True for the system's, or an `ssl.SSLContext`, which can have a certificate of
-    one's own. The server's certificate must be for `host`, or for `tls_name` if that is given.
+    With `tls`, the client speaks TLS 1.3. `tls` is a PEM file with the authorities to trust, or
+    True for those of the system. It may also be an `ssl.SSLContext`, which can have a certificate
+    for the client. The server's certificate must be for `host`, or for `tls_name` if that is given.
 
-    Any thread may use a client, but one call at a time. A call from a second thread, from a signal
-    handler or from a callback while another one runs raises `RuntimeError`, and the one that runs
-    goes on. So does any call in a child after `fork`: the connection stays the parent's, whatever
-    the child does with its copy.
+    Any thread may use a client, but only one call runs at a time. If a second thread, a signal
+    handler or a callback calls meanwhile, that call raises `RuntimeError`, and the first one goes
+    on. Every call in a child process after `fork` raises it, too: the connection stays the
+    parent's.
 
-    Every method may raise, besides what it names: `TextError` (a `ValueError`) for a text that the
-    protocol cannot carry, before anything is sent; `ConnectionError` if the connection is lost,
-    among them `Violation` if the server broke the protocol; `TimeoutError`. After the last two the
-    client is closed: nobody knows what became of the command.
+    Every method may also raise `TextError`, a `ValueError`, for a text that the protocol cannot
+    carry. Nothing was sent then. It may raise `TimeoutError`, or `ConnectionError` for a lost
+    connection (`Violation` if the server broke the protocol). After these the client is closed, and
+    nobody knows whether the server did the command.
     """
 
     def __init__(
@@ -108,18 +111,18 @@ class Client:
         self._ask(Command.delete(self._wire, key))
 
     def pipeline(self) -> "Pipeline":
-        """Collects commands to be sent in one go, without waiting for each reply."""
+        """Collects commands, to send them together without waiting for each reply."""
         return Pipeline(self)
 
     def close(self) -> None:
-        """Disconnects; the session's data is gone. A connection that is lost by now is no error."""
+        """Disconnects, and the session's data is gone. A connection lost by now is no error."""
         self._caller.close()
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more can be asked: after `close`, or once the connection was lost.
+        """Whether the client can do nothing more: after `close`, or after a lost connection.
 
-        A connection that is lost between two calls is noticed by the next one.
+        If the connection is lost between two calls, the second call notices it.
         """
         return bool(self._caller.closed)
 
@@ -152,7 +155,7 @@ class Client:
         self.put(key, value)
 
     def __delitem__(self, key: str) -> None:
-        """As `delete`: a key that is not there is no error."""
+        """As `delete`: a missing key is no error."""
         self.delete(key)
 
     def __contains__(self, key: str) -> bool:
@@ -172,10 +175,10 @@ class Client:
 
 
 class Pipeline:
-    """Commands to be sent in one go; made by `Client.pipeline`."""
+    """Commands that are sent together. `Client.pipeline` makes one."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client  # which is not thrown away before its last pipeline
+        self._client = client  # so a client lives as long as its last pipeline
         self._wire = client._wire  # noqa: SLF001 (the other half of one class)
         self._commands: list[Command] = []
 
@@ -192,7 +195,7 @@ class Pipeline:
         return self._add(Command.delete(self._wire, key))
 
     def execute(self) -> list[str | bool | None]:
-        """Sends the commands and returns their results in order; the pipeline is then empty."""
+        """Sends the commands and returns their results in order. The pipeline is then empty."""
         commands, self._commands = self._commands, []
         replies = self._client._caller.execute(commands)  # noqa: SLF001
         return [result(command, reply) for command, reply in zip(commands, replies, strict=True)]

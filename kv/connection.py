@@ -1,7 +1,7 @@
 """One client: joins its stream and its conversation.
 
-Whatever happens to a connection, from a reset by its peer to a mistake in this program, ends in
-`Connection.closed`, once: so that is where all that belongs to it is given back.
+A connection can end in many ways, from a reset by the peer to a mistake in this program. Every way
+leads to `Connection.closed`, once. So that is where everything of the connection is given back.
 """
 
 import logging
@@ -25,21 +25,21 @@ peers = logging.getLogger(PEERS)
 
 
 class Connection:
-    """One client: a stream whose lines go to a conversation, whose replies go to the stream."""
+    """One client. Lines go from its stream to its conversation, and replies the other way."""
 
     __slots__ = ("_address", "_deadline", "_kind", "_owed", "_server", "conversation", "stream")
 
     def __init__(self, server: "Server", sock: socket.socket, address: Address) -> None:
         self._server = server
-        self._address = shown(address)  # a text takes half of what the tuple takes
-        self._kind = ""  # of reason for which the client was dropped or lost
-        self._owed = False  # it was owed something when the idle deadline last looked
+        self._address = shown(address)  # a text takes half the memory of the tuple
+        self._kind = ""  # why the client was dropped or lost, in one word
+        self._owed = False  # the server owed it something when the idle deadline last looked
         self.conversation = ServerConversation(server.service)
         settings, reactor = server.settings, server.reactor
         tls = server.tls() if server.tls is not None else None
         self.stream = Stream(reactor, sock, self, server.limits, server.turns, tls)
-        # From now until CONNECT: OK, and nothing that the client sends extends it: one octet a
-        # second would otherwise keep a connection for ever (24).
+        # This runs until CONNECT: OK, and nothing that the client sends extends it. Otherwise one
+        # octet a second would keep a connection for ever (24).
         self._deadline = reactor.call_later(settings.handshake_timeout, self._handshake_timed_out)
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Connection:
     # What the stream calls
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
-        """Messages: answers them, or drops the client; returns the work that took."""
+        """Answers messages, or drops the client. Returns how much work that was."""
         conversation = self.conversation
         session = conversation.session
         replies: list[bytes] = []
@@ -63,7 +63,7 @@ class Connection:
             replies.append(b"")
             self.stream.write(b"\n".join(replies))
         if violation is not None:
-            for note in getattr(violation, "__notes__", ()):  # what the client said is its data
+            for note in getattr(violation, "__notes__", ()):  # these quote the client's data
                 log.debug("%s: %s", self, note)
             self._drop("violation", str(violation))
         elif conversation.session is not session:
@@ -76,23 +76,24 @@ class Connection:
         self._drop("violation", f"a line of more than {size} octets")
 
     def held_up(self) -> None:
-        """Nothing here waits for that: the stream itself holds the client up."""
+        """Does nothing: the stream itself stops reading."""
 
     def drained(self) -> None:
-        """Nor for that."""
+        """Does nothing: the stream itself reads on."""
 
     def end_received(self) -> None:
-        """The client will send no more, and all it sent is answered: the session is over."""
+        """The client sends no more, and every message is answered: the session is over."""
         peers.debug("%s ended its side", self)
         self._close()
 
     def closed(self, error: Exception | None, ours: bool) -> None:
-        """The socket is closed, and with it goes the session, if there still was one."""
+        """The socket is closed. Ends the session, if there still is one."""
         self._deadline.cancel()
+        unanswered = ours and self.conversation.state is not State.CLOSED
         try:
             self.conversation.close()
-        finally:  # a mistake there is one connection's: its place is free all the same (28)
-            self._server.forget(self)
+        finally:  # even after a mistake there, the connection's place is free (28)
+            self._server.forget(self, unanswered)
         if ours:
             self._count("error")
             log.error("dropped %s: an error in this server", self, exc_info=error)
@@ -104,7 +105,7 @@ class Connection:
     # Ending it
 
     def _session_changed(self) -> None:
-        """The message that was answered last began the session, or ended it."""
+        """The last message began the session, or ended it."""
         self._deadline.cancel()
         if self.conversation.session is None:
             peers.debug("%s disconnected", self)
@@ -116,13 +117,13 @@ class Connection:
             self._wait_for_a_message(self._server.settings.idle_timeout)
 
     def _drop(self, kind: str, reason: str) -> None:
-        """The id is free at once; replies owed for earlier messages are still sent."""
+        """Drops the client. Its id is free at once. Replies to earlier messages are still sent."""
         self._count(kind)
         peers.info("dropped %s: %s", self, reason)
         self._close()
 
     def _count(self, kind: str) -> None:
-        """Counts a client that was dropped or lost: by the first reason that there was."""
+        """Counts a client that was dropped or lost, by the first reason."""
         if not self._kind:
             self._kind = kind
             self._server.drops[kind] += 1
@@ -134,8 +135,8 @@ class Connection:
         self.stream.close()
 
     def leave(self) -> bool:
-        """Closes at once; whether it was still to be answered. Delivery is the kernel's matter."""
-        self._deadline.cancel()  # it may be due in this very turn
+        """Closes at once; the kernel still delivers what it has. Whether answers were missing."""
+        self._deadline.cancel()  # it may be due in this turn
         self.stream.leave()
         return self.conversation.state is not State.CLOSED
 
@@ -147,10 +148,10 @@ class Connection:
         self._deadline = self._server.reactor.call_later(seconds, self._idled)
 
     def _idled(self) -> None:
-        """So long after CONNECT, or after the last look; but perhaps there was a message since.
+        """The idle deadline has come, but there may have been a message since it was set.
 
-        Or perhaps we owe the client something, and have for a while: then it is not the one who
-        keeps us waiting (40).
+        The server may also owe the client something. Then the client does not keep the server
+        waiting: the server holds the client up (40).
         """
         timeout, now = self._server.settings.idle_timeout, self._server.reactor.time()
         if self.stream.owes:

@@ -1,12 +1,12 @@
 """The errors, and whose fault each is.
 
-Only exception classes live here. What a peer did wrong is a `Violation`; what the local caller
-did wrong is a `TextError`; what the server politely refused is a `Refused`.
+Only exception classes live here. `Violation` is a fault of the peer, `TextError` a fault of the
+local caller. `Refused` is nobody's fault: the server said no.
 """
 
 
 class Violation(ConnectionError):
-    """The remote peer broke the protocol: this connection is worth nothing any more."""
+    """The remote peer broke the protocol: nothing more on this connection can be trusted."""
 
 
 class TextError(ValueError):

@@ -1,6 +1,8 @@
 """Joins a connector, a stream and a conversation: the client's end of one connection.
 
-It lives on a reactor and blocks nobody. `Client` runs one for callers, `Shell` for people.
+A link lives on a reactor and blocks nobody. It has all that every client needs: the order of the
+handshake, the window, the deadlines. What differs is who waits. `Client` runs a reactor until a
+call has its replies. `Shell` runs one for the whole time, and reads a terminal or a pipe on it.
 """
 
 import logging
@@ -23,17 +25,17 @@ from kv.protocol.messages import Command, Message, Reply
 
 log = logging.getLogger("kv")
 
-#: Commands sent whose replies are still to come; more wait, so that a script of a million
-#: commands takes no more memory than one of a hundred (34).
+#: How many commands may be on their way without a reply. Further ones wait, so a script of a
+#: million commands takes no more memory than one of a hundred (34).
 WINDOW = 64
-#: Octets sealed but not sent beyond which more commands wait.
+#: While more octets than this are unsent, further commands wait.
 UNSENT = 32 * 1024
-#: Seconds for the server to close after we did, if there is so much time.
+#: Seconds that the server has to close after the client did. With a short timeout it has less.
 LINGER = 2.0
 
 
 class Phase(Enum):
-    """How far the conversation is."""
+    """How far the conversation has come."""
 
     GREETING = "connects, exchanges keys, and waits for the reply to CONNECT"
     TALKING = "commands and replies"
@@ -44,7 +46,7 @@ class Phase(Enum):
 class Link:
     """The client's end of one connection: connects, exchanges keys, sends commands.
 
-    A `raw` link, once connected, carries any octets and judges nothing that comes back.
+    A `raw` link, once connected, carries any octets and checks nothing that comes back.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Link:
         self._target = target
         self._connect = Command.connect(target.wire, target.client_id)
         self._owner = owner
-        self._error: Exception | None = None  # why we close, when it is we who do
+        self._error: Exception | None = None  # why the link closes the connection, if it does
         self._raw = raw
         self._held = False
         self._phase = Phase.GREETING
@@ -89,43 +91,43 @@ class Link:
         return self._conversation.peer is not None
 
     def send(self, command: Command) -> None:
-        """Sends a command; its reply is awaited from now on. Call `flush` after the last."""
+        """Sends a command, and from now on waits for its reply. Call `flush` after the last."""
         assert self._stream is not None
         self._stream.write(b"\n".join(self._conversation.lines(command)) + b"\n")
         if self._timer is None:
             self._wait()
 
     def send_raw(self, octets: bytes) -> None:
-        """Seals and sends whatever it is."""
+        """Seals and sends any octets."""
         assert self._stream is not None
         self._stream.write(self._conversation.key.seal(octets) + b"\n")
 
     def half_close(self) -> None:
-        """Ends our sending side; what the server still says is awaited."""
+        """Ends the client's sending side. The link still waits for what the server says."""
         assert self._stream is not None
         self._stream.half_close()
         self._phase = Phase.LISTENING
         self._wait()
 
     def hold(self, on: bool) -> None:
-        """Whether to read no more for now: whoever is to have the replies does not take them."""
+        """Stops or resumes reading: the reader of the replies is slow, or has caught up."""
         if self._stream is not None and on != self._held:
             self._held = on
             if on:
                 self._stream.wait()
             else:
                 self._stream.go_on()
-            self._wait()  # no time runs against a server that we hold up ourselves
+            self._wait()  # while the client does not read, no deadline runs against the server
 
     def flush(self) -> None:
-        """Gives what was sent to the kernel. Replies that arrive do so by themselves."""
+        """Gives the kernel what was sent. Arriving replies do so, too."""
         if self._stream is not None:
             self._stream.flush()
             if self._timer is None:
                 self._wait()
 
     def abort(self, error: Exception | None) -> None:
-        """Ends the connection at once; the owner is told `error`."""
+        """Ends the connection at once, and tells the owner `error`."""
         self._connector.close()
         if self._stream is not None:
             self._stream.abort(error)
@@ -136,13 +138,13 @@ class Link:
         """Closes this process's copy of the socket, and nothing else.
 
         After a fork, parent and child share the connection, its options and the selector's list.
-        Whatever the child sent, shut down, set or unregistered would be done to the parent (43).
+        If the child sends, shuts down, sets or unregisters anything, it does so to the parent (43).
         """
         if self._sock is not None:
             self._sock.close()
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
-        """Lines of the server's; a violation ends the connection and reaches the owner."""
+        """Lines from the server. A violation ends the connection, and the owner is told."""
         work = 0
         try:
             for line in lines:
@@ -160,7 +162,7 @@ class Link:
         conversation = self._conversation
         if conversation.peer is None:
             conversation.read(line)
-            self.send(self._connect)  # not before: the order of the protocol's first three lines
+            self.send(self._connect)  # CONNECT comes after the server's key, as the protocol says
         elif self._raw and self._phase is not Phase.GREETING:
             self._owner.replied(None, conversation.read(line) or "")
         else:
@@ -175,7 +177,7 @@ class Link:
                 self._close()
 
     def line_too_long(self) -> None:
-        """Nothing that a server says has so many octets."""
+        """No line of the protocol has so many octets: a violation."""
         size = self._target.wire.line_size
         self.abort(Violation(f"the server sent a line of more than {size} octets"))
 
@@ -187,7 +189,7 @@ class Link:
         self._moved()
 
     def end_received(self) -> None:
-        """The server closed first: closes, too, with nobody to send the rest to."""
+        """The server closed first. The link closes, too: nobody reads what is unsent."""
         if not self._raw or self._phase is Phase.GREETING:
             self._error = ConnectionError("the server closed the connection")
         assert self._stream is not None
@@ -197,7 +199,7 @@ class Link:
             self._close()
 
     def closed(self, error: Exception | None, ours: bool) -> None:
-        """The socket is closed; an error of `ours` is the caller's to see, too."""
+        """The socket is closed. The owner sees an error of `ours`, too, as it is."""
         if not ours:
             error = self._error or error
             if not self.greeted:
@@ -207,9 +209,7 @@ class Link:
     def _end(self, error: Exception | None) -> None:
         self._stop_waiting()
         self._sock = None
-        log.debug(
-            "the connection as %r has ended: %s", self._target.client_id, error or "as was meant"
-        )
+        log.debug("the connection as %r has ended: %s", self._target.client_id, error or "no error")
         self._owner.ended(error)
 
     def _close(self) -> None:
@@ -218,12 +218,13 @@ class Link:
         self._stream.close()
 
     def _socket_connected(self, sock: socket.socket) -> None:
-        # A client always reads: if it, too, read nothing while it cannot send, both would wait.
+        # A client always reads. A server does not read while it cannot send. If the client did the
+        # same, both would wait for ever.
         limits = Limits(
             line_size=self._target.wire.line_size,
             high_water=sys.maxsize,
-            stall_timeout=2 * self._target.timeout,  # `_wait` comes first
-            linger_timeout=min(LINGER, self._target.timeout),
+            stall_timeout=2 * self._target.timeout,  # the deadline of `_wait` is earlier
+            linger_timeout=LINGER,  # or until `_timed_out`, if that comes first
         )
         turns = Turns(self._reactor, unsent_limit=sys.maxsize)
         self._sock = sock
@@ -242,16 +243,17 @@ class Link:
             self._close()
 
     def _moved(self) -> None:
-        """Something has gone in one direction or the other."""
+        """Octets have moved, in or out."""
         if self._phase in (Phase.TALKING, Phase.LISTENING):
             self._wait()
             self._owner.may_send()
 
     def _wait(self) -> None:
-        """Starts the time anew, or stops it if nothing is owed, in either direction.
+        """Restarts the deadline, or stops it if the server owes nothing.
 
-        A server that answers before it has read owes no reply, and may still keep us for ever by
-        not reading. The greeting has one deadline for all of it.
+        A server may answer before it has read a command. It then owes no reply, but could still
+        keep the client for ever by not reading. So unsent octets count, too. The greeting has one
+        deadline for all of it.
         """
         if self._stream is None or self._phase in (Phase.GREETING, Phase.OVER):
             return
@@ -263,7 +265,7 @@ class Link:
             self._timer.postpone(self._target.timeout)
 
     def _owes(self) -> bool:
-        """Whether it is the server's turn to say something."""
+        """Whether the server owes a reply, or its end."""
         return bool(self._conversation.awaiting) or self._phase in (Phase.GREETING, Phase.LISTENING)
 
     def _stop_waiting(self) -> None:
@@ -273,5 +275,8 @@ class Link:
 
     def _timed_out(self) -> None:
         self._timer = None
+        if self._phase is Phase.OVER:  # all is said; the server does not close
+            self.abort(self._error)
+            return
         what = "did not reply" if self._owes() else "took nothing of what is sent to it"
         self.abort(TimeoutError(f"the server {what} for {self._target.timeout:g} s"))

@@ -1,6 +1,6 @@
 """The options of all programs: their names, their types, their help.
 
-What a value must be is decided here, before anything begins; what is done with it, in `__main__`.
+This module checks each value before anything begins. `__main__` uses the values.
 """
 
 import argparse
@@ -74,10 +74,11 @@ def parser() -> argparse.ArgumentParser:
         parents=[both],
         allow_abbrev=False,
         help="serve until SIGINT, SIGTERM or SIGHUP",
-        description="Serves until SIGINT, SIGTERM or SIGHUP; with --tls-cert, SIGHUP has the"
-        " certificates read again instead. --port 0 takes a free port. Exit status:"
-        " 0 all was answered; 1 it could not start, or cut connections short; 2 wrong options;"
-        " 128 + N ended at once by a further signal N.",
+        description="Serves until SIGINT, SIGTERM or SIGHUP. With --tls-cert, SIGHUP does not stop"
+        " the server: the server reads the certificates again. A signal that was ignored at the"
+        " start, as after nohup, stays ignored. --port 0 takes a free port. Exit"
+        " status: 0 every client was answered; 1 the server could not start, or cut connections"
+        " short; 2 wrong options; 128 + N a further signal N ended the server at once.",
     )
     server.set_defaults(role_parser=server)
     option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")
@@ -103,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         seconds,
         60,
         "SECONDS",
-        "longest time that waiting replies do not move",
+        "longest time a client takes none of its waiting replies",
     )
     option(
         server,
@@ -111,13 +112,13 @@ def parser() -> argparse.ArgumentParser:
         seconds,
         5,
         "SECONDS",
-        "longest time to finish with the clients",
+        "longest time a stop may take",
     )
     files(
         server,
         *("--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)"),
-        *("--tls-key", "its key, if that is not in the same file"),
-        *("--tls-client-ca", "let only clients in that have a certificate of these authorities"),
+        *("--tls-key", "the certificate's key, if it is not in the same file"),
+        *("--tls-client-ca", "accept only clients with a certificate from these authorities"),
     )
     server.add_argument(
         "--log-level",
@@ -131,29 +132,30 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="talk to a server, from a terminal or a script",
         description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
-        " status: 0 all well; 1 a command was refused or answered with ERROR, lines were left over"
-        " after DISCONNECT, the id is in use, or input or output failed; 2 wrong options; 3 no"
-        " connection, it was lost, or the server broke the protocol; 130 Ctrl-C.",
+        " status: 0 all went well; 1 a command was refused or answered with ERROR, lines were left"
+        " over after DISCONNECT, the client id is in use, or input or output failed; 2 wrong"
+        " options; 3 the client could not connect, or lost the connection, or the server broke the"
+        " protocol; 130 Ctrl-C.",
     )
     client.set_defaults(role_parser=client)
     client.add_argument(
         "--id",
         default=default_id(),
         metavar="ID",
-        help="client id (user name, process id and something random)",
+        help="client id (user name, process id and a random number)",
     )
     option(client, "--timeout", seconds, 10, "SECONDS", "longest wait, also to connect")
     client.add_argument(
-        "--tls", action="store_true", help="speak TLS 1.3, and believe the system's authorities"
+        "--tls", action="store_true", help="speak TLS 1.3, and trust the system's authorities"
     )
     files(
         client,
-        *("--tls-ca", "speak TLS 1.3, and believe these authorities (PEM)"),
+        *("--tls-ca", "speak TLS 1.3, and trust these authorities (PEM)"),
         *("--tls-cert", "show this certificate (PEM) to a server that wants one"),
-        *("--tls-key", "its key, if that is not in the same file"),
+        *("--tls-key", "the certificate's key, if it is not in the same file"),
     )
     client.add_argument(
-        "--tls-name", metavar="NAME", help="whose certificate it must be, if not HOST's"
+        "--tls-name", metavar="NAME", help="the name in the server's certificate, if not HOST"
     )
     client.add_argument(
         "--raw",
@@ -168,9 +170,9 @@ def parser() -> argparse.ArgumentParser:
     )
     replay = roles.add_parser(
         "replay",
-        help="make a page of a file that --trace-file has written",
-        description="Writes a page on standard output that shows a trace step by step: one HTML"
-        " file, for any browser, without a network.",
+        help="make a page of a trace file",
+        description="Writes an HTML page to standard output. The page shows a trace step by step,"
+        " in any browser, without a network.",
     )
     replay.add_argument("file", metavar="FILE", help="what --trace-file has written")
     return program
@@ -196,7 +198,7 @@ def files(to: argparse.ArgumentParser, *names_and_helps: str) -> None:
 
 
 def default_id() -> str:
-    """User name, process id, and something random: every container has a root with process 1."""
+    """User name, process id and a random number. In every container there is a root, process 1."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in some containers

@@ -1,4 +1,4 @@
-"""What a link and its owner agree on: where to connect, what is told, and how an end is worded.
+"""What a link and its owner agree on: where to connect, what the link tells, how an end is worded.
 
 Only the contract lives here: nothing that connects, sends or waits.
 """
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Target:
     """Where to connect, as whom, and how.
 
-    `timeout`, in seconds, is the longest time from the start to `connected`; after that, the
-    longest time in which nothing happens though something is owed: a reply to us, or octets that
-    the server does not take. Whoever answers early and reads nothing owes as well.
+    `timeout`, in seconds, is the longest time from the start to `connected`. After that, it is the
+    longest time in which nothing happens although the server owes something: a reply, or to read
+    what the link sends. A server that answers early and then reads nothing owes that, too.
     """
 
     addresses: list[tuple[int, Address]]
@@ -37,20 +37,20 @@ class LinkOwner(Protocol):
     """Whom a link tells what happens to it."""
 
     def connected(self) -> None:
-        """Keys are exchanged and CONNECT was answered with OK: commands may be sent."""
+        """The server answered CONNECT with OK: commands may be sent."""
 
     def replied(self, command: Command | None, reply: str) -> None:
-        """The oldest command without a reply has its reply. A raw link knows no commands."""
+        """The oldest command without a reply has its reply. On a raw link `command` is None."""
 
     def may_send(self) -> None:
-        """Replies have come, or what was sent is on its way: there may be `room` again."""
+        """Replies have come, or octets were sent: there may be `room` again."""
 
     def ended(self, error: Exception | None) -> None:
-        """The connection is gone: as it was meant to be, or because of `error`. The last call."""
+        """The connection is gone. `error` is None if it ended as it should. The last call."""
 
 
 def unanswered(error: Exception | None, tls: "Tls | None") -> Exception | None:
-    """`error`, and what may be behind it when the server has not sent its key."""
+    """`error`, with a hint at its cause. The server has not sent its key."""
     if not isinstance(error, OSError) or isinstance(error, Violation):
         return error
     if tls is not None:
@@ -61,7 +61,7 @@ def unanswered(error: Exception | None, tls: "Tls | None") -> Exception | None:
 
 
 def loss(error: OSError, connected: bool, greeted: bool) -> str:
-    """Why there is no connection, for people; `greeted` if the server's key had come."""
+    """A sentence: why there is no connection. `greeted` if the server's key had come."""
     reason = "the server went away" if error.errno == errno.EPIPE else error.strerror
     text = f"{'connection lost' if connected else 'cannot connect'}: {reason or error}"
     if error.errno == errno.ECONNREFUSED:

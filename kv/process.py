@@ -1,7 +1,7 @@
 """The process around the server's loop: descriptors, signals, exit status.
 
-A process has as many descriptors as its limit allows, and each connection needs one. Others talk to
-it by signals, which come at any moment: here each becomes a call in the loop's own turn.
+A process has as many descriptors as its limit allows, and each connection needs one. Signals may
+come at any moment. Here, each becomes a call that the loop makes in its own turn.
 """
 
 import logging
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kv")
 statistics = logging.getLogger("kv.statistics")
-statistics.setLevel(logging.INFO)  # whoever asks for them wants them, whatever --log-level says
+statistics.setLevel(logging.INFO)  # SIGUSR1 asks for them, so --log-level does not hide them
 
-#: They end the server gracefully.
+#: These signals end the server gracefully.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Seconds within which a second signal is the first one arriving twice: whoever stops a process
-#: group sends SIGTERM to all of it, and `make`, which is one of them, passes its own on (29).
+#: Seconds within which a second signal is the same request. A signal to a process group reaches
+#: `make` and the server, and `make` passes its own on to the server: it comes twice (29).
 SAME_REQUEST = 1.0
-#: Seconds of arithmetic that a turn of the loop is bounded to, unless one message takes more.
+#: Seconds of arithmetic in a turn of the loop, at most, unless one message takes more.
 LONG_TURN = 0.01
 #: Descriptors for everything but connections: standard ones, selector, listeners, and spare.
 RESERVED = 64
@@ -52,18 +52,19 @@ def serve(
 ) -> int:
     """Serves until a signal comes; returns the exit status. Raises `OSError` if it cannot start.
 
-    `shutdown_timeout` is in seconds. `read_tls` reads the certificates of a server that speaks TLS,
-    and gives what makes a `Tls` with them. It raises `ValueError` if they cannot be used.
+    `shutdown_timeout` is in seconds. With `read_tls`, the server speaks TLS. `read_tls` reads the
+    certificates, and returns a function that makes a `Tls` for one connection. It raises
+    `ValueError` if the certificates cannot be used.
 
-    All that blocks is done before the reactor runs: making the key, resolving the name, and the
-    imports that others make only when they are needed (27, 47).
+    Everything that blocks is done before the reactor runs: making the key, resolving the name, and
+    the imports that would otherwise happen at the first use (27, 47).
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it asks for statistics, and there are none yet
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there are no statistics yet
     tls = read_tls() if read_tls is not None else None
     key = PrivateKey.generate(wire.key_bits)
-    started = time.perf_counter()
+    started = time.process_time()
     service = Service(wire, key, store)
-    longest = service.longest_message(time.perf_counter() - started)
+    longest = service.longest_message(time.process_time() - started)
     sockets = listen(host, port)
     reactor = Reactor()
     first_signal: float | None = None
@@ -81,7 +82,7 @@ def serve(
         statistics.info("%s", server.statistics())
 
     def read_again() -> None:
-        """For new connections; those that there are keep the certificate that they have seen."""
+        """Reads the certificates again, for new connections only."""
         assert read_tls is not None
         try:
             server.tls = read_tls()
@@ -92,8 +93,11 @@ def serve(
 
     try:
         take_signals(reactor, stop, tell)
-        if read_tls is not None:  # whoever gives certificates wants to renew them, and not to stop
-            reactor.on_signal(signal.SIGHUP, read_again)
+        if read_tls is not None:  # certificates have to be renewed without a stop
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as after `nohup` (45)
+                log.warning("SIGHUP is ignored, as it was at the start: no certificate is renewed")
+            else:
+                reactor.on_signal(signal.SIGHUP, read_again)
         server = Server(reactor, service, settings, sockets, tls)
         log.info("arithmetic: %s", ARITHMETIC)
         if longest > LONG_TURN:
@@ -101,7 +105,7 @@ def serve(
         if not sys.flags.hash_randomization:
             log.warning("PYTHONHASHSEED=0: clients can choose keys that make the store slow")
         reactor.run()
-        # What comes now is the same request, or comes too late: it must not change how this ends.
+        # A signal that comes now is the same request, or too late. It must not change the status.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     finally:
         reactor.close()
@@ -115,23 +119,23 @@ def serve(
 def take_signals(
     reactor: Reactor, stop: Callable[[int], object], tell: Callable[[], object]
 ) -> None:
-    """Makes the signals that concern a server calls in the loop, whatever was inherited."""
+    """Has the loop call `stop` or `tell` when a signal comes, whatever mask was inherited."""
     for number in ENDING:
-        # Whoever started this process may have had it ignored, as `nohup` does for SIGHUP and a
-        # shell for the SIGINT of what runs in the background: it stays so (45).
+        # The parent may have chosen to ignore a signal: `nohup` does so with SIGHUP, and a shell
+        # with SIGINT for a program in the background. Such a signal stays ignored (45).
         if signal.getsignal(number) is not signal.SIG_IGN:
             reactor.on_signal(number, partial(stop, number))
     reactor.on_signal(signal.SIGUSR1, tell)
-    # A mask is inherited, too, and what is blocked never comes: nobody could end this (45).
+    # The mask is inherited, too. A blocked signal never comes, and nobody could stop this (45).
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGUSR1})
 
 
 def affordable(connections: int) -> int:
-    """How many of so many connections the process may have descriptors for (21).
+    """How many of these connections the process can have descriptors for (21).
 
-    Raises the soft limit, which is low for the sake of programs that use `select`, as far as
-    needed and allowed. (`select` cannot name a descriptor above FD_SETSIZE, mostly 1024; epoll
-    and kqueue can.) Says so once if that is not enough.
+    Raises the soft limit if that is needed. Logs a warning if it cannot be raised enough. The soft
+    limit is low for programs that use `select`, which cannot name a descriptor of 1024 (FD_SETSIZE)
+    or above. epoll and kqueue can.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + RESERVED

@@ -1,8 +1,7 @@
 """What people see: replies, notices, prompts, and how far a script has come.
 
-It joins standard output and standard error to the words for them, and knows nothing of the
-connection. Replies go to standard output and nothing else does; a person at a terminal sees all in
-one place.
+The screen knows nothing of the connection. Replies go to standard output, and nothing else does.
+Everything else goes to standard error. At a terminal, a person sees both in one place.
 """
 
 import os
@@ -15,30 +14,31 @@ from kv.net.reactor import Reactor
 from kv.net.stdio import HIGH_WATER, Output, escaped
 from kv.net.timers import Timer
 
-#: Seconds from one look at the progress to the next; the first comes after BEGIN.
+#: Seconds from one line of progress to the next, and from the start to the first.
 PERIOD = 0.25
 BEGIN = 1.0
 
 
 class Screen:
-    """Standard output and standard error, neither ever waited for (32).
+    """Standard output and standard error. The client never waits for either (32).
 
-    `changed` is called when some of what was kept has been written, or cannot be any more.
+    `changed` is called when kept output has been written, or can no longer be written.
     """
 
     def __init__(self, reactor: Reactor, changed: Callable[[], object]) -> None:
         self._escape = os.isatty(1)
         self.interactive = os.isatty(0) and os.isatty(1)
         self._output = Output(reactor, 1, changed)
-        # In a terminal, and with `2>&1`, notices and replies go the same way: they stay in order.
+        # At a terminal, and with `2>&1`, notices and replies share one output, so they stay in
+        # order.
         together = self.interactive or os.path.samestat(os.fstat(1), os.fstat(2))
         self._notices = self._output if together else Output(reactor, 2, changed)
-        self._prompt = ""  # in view, with nothing behind it but what is being typed
-        self._status = ""  # the line of progress that is in view
+        self._prompt = ""  # the prompt that is shown now, at the end of the output
+        self._status = ""  # the line of progress that is shown now
 
     @property
     def full(self) -> bool:
-        """Whether enough waits to be written: nothing more should be asked for."""
+        """Whether much output waits to be written: the client should ask for no more."""
         return self._output.pending >= HIGH_WATER
 
     @property
@@ -48,29 +48,29 @@ class Screen:
 
     @property
     def error(self) -> OSError | None:
-        """Why nothing can be written to standard output any more."""
+        """Why standard output can no longer be written."""
         return self._output.error
 
     def show(self, text: str) -> None:
-        """A reply, raw unless it goes to a terminal."""
+        """Shows a reply. Control characters are escaped at a terminal only."""
         text = escaped(text) if self._escape else text
         self._output.write(self._fresh_line() + text.encode("ascii") + b"\n")
 
     def say(self, text: str) -> None:
-        """A notice, in a line of its own even if a line is being typed."""
+        """Shows a notice on a line of its own, even if a person is typing."""
         shown_text = "\n".join(map(escaped, text.split("\n")))
         data = shown_text.encode(errors="backslashreplace") + b"\n"
         self.status("")
         self._notices.write(self._fresh_line() + data)
 
     def prompt(self, text: str) -> None:
-        """Asks for a line, unless that has been done and nothing has been shown since."""
+        """Shows a prompt, unless it is the last thing that was shown."""
         if self._prompt != text:
             self._output.write(self._fresh_line() + text.encode())
             self._prompt = text
 
     def answered(self) -> None:
-        """The person has typed a line; the terminal has shown its end."""
+        """A person has typed a line, and the terminal has shown its end."""
         self._prompt = ""
 
     def fresh_line(self) -> None:
@@ -78,7 +78,7 @@ class Screen:
         self._output.write(self._fresh_line())
 
     def status(self, text: str) -> None:
-        """One line that is rewritten; the empty text removes it."""
+        """Shows the line of progress in place of the last one. The empty text removes it."""
         if text != self._status and not (text and self._notices.pending):
             blank = " " * (len(self._status) - len(text))
             self._notices.write(f"\r{text}{blank}{'' if text else chr(13)}".encode())
@@ -91,17 +91,17 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A command whose reply is awaited: the number of its last line, and how many it has."""
+    """A command without a reply yet: the number of its last line, and how many lines it has."""
 
     line: int
     lines: int
 
 
 class Order:
-    """What is to be shown, in the order of the lines that it belongs to.
+    """Replies and notices, in the order of the lines that they belong to.
 
-    Commands run ahead of their replies. What is to be said about a line waits for the replies to
-    the lines before it.
+    Commands run ahead of their replies. So a notice about a line waits for the replies to the lines
+    before it.
     """
 
     def __init__(self, screen: Screen) -> None:
@@ -110,20 +110,20 @@ class Order:
         self.answered = 0  # the number of the last line that has its reply
 
     def __len__(self) -> int:
-        """Replies that are awaited, and notices that wait for them."""
+        """How many replies are still to come, and notices that wait for them."""
         return len(self._queue)
 
     def sent(self, line: int, lines: int) -> None:
-        """A command was sent; `line` is the last of its `lines`."""
+        """A command of `lines` lines was sent. `line` is the number of the last one."""
         self._queue.append(Sent(line, lines))
 
     def say(self, text: str) -> None:
-        """A notice about the line that was taken last."""
+        """Shows a notice about the last line that was taken, in its order."""
         self._queue.append(text)
         self._show_notices()
 
     def replied(self, reply: str | None) -> None:
-        """The oldest command has its reply; None is one that nobody wants to see."""
+        """The oldest command has its reply. None is a reply that is not shown."""
         sent = self._queue.popleft()
         assert isinstance(sent, Sent)
         self.answered = sent.line
@@ -132,7 +132,7 @@ class Order:
         self._show_notices()
 
     def give_up(self) -> int:
-        """No more replies will come: shows all notices; how many lines have been sent in vain."""
+        """No more replies will come: shows all notices. Returns how many lines have no reply."""
         sent = [each for each in self._queue if isinstance(each, Sent)]
         self._queue = deque(each for each in self._queue if isinstance(each, str))
         self._show_notices()
@@ -145,9 +145,9 @@ class Order:
 
 
 class Progress:
-    """A line on a terminal that says how far a script has come, and goes when it is over.
+    """A line on a terminal that says how far a script has come. It disappears at the end.
 
-    `done` tells lines answered, and the share of the input that they are, or 0 if nobody knows.
+    `done` returns how many lines are answered, and their share of the input, or 0 if unknown.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Progress:
         self._timer: Timer | None = reactor.call_later(BEGIN, self._show)
 
     def stop(self) -> None:
-        """The line goes."""
+        """Removes the line."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -189,6 +189,6 @@ def progress(lines: int, share: float, seconds: float) -> str:
 
 
 def shows_progress(quiet: bool, environment: Mapping[str, str]) -> bool:
-    """Whether to show progress: replies go elsewhere, and standard error to a terminal."""
+    """Whether to show progress: only standard error is a terminal, and it can rewrite a line."""
     clever = environment.get("TERM", "") not in ("", "dumb") and not environment.get("NO_COLOR")
     return not quiet and clever and os.isatty(2) and not os.isatty(0) and not os.isatty(1)

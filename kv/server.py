@@ -1,4 +1,4 @@
-"""The listeners and the connections that came of them, within the server's limits."""
+"""The listeners, and the connections that they accepted, within the server's limits."""
 
 import logging
 import socket
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 log = logging.getLogger("kv")
 peers = logging.getLogger(PEERS)
 
-#: Units of work that accepting a connection is.
+#: What accepting a connection costs, in units of work.
 ACCEPTING = 60
-#: Octets asked of one `recv` when TLS is spoken: 16 KiB of key updates would be 20 ms of work.
+#: Octets for one `recv` with TLS: 16 KiB of key updates would be 20 ms of work.
 TLS_READ = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What peers may cost: connections, deadlines in seconds (an `idle_timeout` of 0 is never)."""
+    """What peers may cost. Deadlines are in seconds; an `idle_timeout` of 0 is no deadline."""
 
     max_connections: int = 10_000
     handshake_timeout: float = 10.0
     idle_timeout: float = 3600.0
-    quantum: int = QUANTUM  # µs of work for one client at a time,
-    budget: int = BUDGET  # and for all in one turn of the loop
-    unsent: int = UNSENT  # octets of replies that all clients together may leave unsent
+    quantum: int = QUANTUM  # µs of work for one client at a time
+    budget: int = BUDGET  # µs of work for all clients in one turn of the loop
+    unsent: int = UNSENT  # octets of unsent replies to all clients together
     stream: Limits = field(default_factory=Limits)
 
 
 class Server:
-    """The listeners, and the connections that came of them."""
+    """The listeners, and the connections that they accepted."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Server:
         sockets: list[socket.socket],
         tls: "Callable[[], Tls] | None" = None,
     ) -> None:
-        """With `tls`, which makes one for each new connection, TLS is spoken and nothing else."""
+        """With `tls`, the server speaks TLS only. `tls` makes the `Tls` of a new connection."""
         self.reactor = reactor
         self.service = service
         self.settings = settings
@@ -62,13 +62,13 @@ class Server:
             settings.stream if tls is None else replace(settings.stream, read_size=TLS_READ)
         )
         self.connections: dict[Connection, None] = {}  # a set that keeps its order
-        self.drops: Counter[str] = Counter()  # by kind of reason
-        self.cut_short = 0  # connections that a stop ended before all was answered and delivered
+        self.drops: Counter[str] = Counter()  # by reason
+        self.cut_short = 0  # connections that a stop ended before every reply was delivered
         self.turns = Turns(reactor, settings.quantum, settings.budget, settings.unsent)
         self._started = reactor.time()
         self._total = 0
         self._pauses = 0
-        self._gone = Counter[str]()  # what the connections that are gone have counted
+        self._gone = Counter[str]()  # the counts of connections that are closed
         self._stopping = False
         self._sweeping = False  # a call of _sweep is deferred
         self._listeners = [Listener(reactor, sock, self._accepted) for sock in sockets]
@@ -76,10 +76,10 @@ class Server:
             log.info("listening on %s", shown(listener.address))
 
     def stop(self, timeout: float) -> None:
-        """Ends gracefully, and the reactor with it, after `timeout` seconds at the latest.
+        """Stops gracefully, and then stops the reactor, after `timeout` seconds at the latest.
 
-        What had reached the sockets is answered, also on connections that wait to be accepted
-        (46); then everything is closed. Who does not get everything is counted.
+        The server answers what has reached its sockets, also on connections that wait to be
+        accepted (46). Then it closes them. It counts the clients that do not get everything.
         """
         self._stopping = True
         log.info("stopping: %s to finish", plural(len(self.connections), "connection"))
@@ -89,17 +89,18 @@ class Server:
             connection.stream.finish()
         self.reactor.call_later(timeout, self._cut_short)
 
-    def forget(self, connection: Connection) -> None:
-        """The connection is closed: there is room for another."""
+    def forget(self, connection: Connection, unanswered: bool) -> None:
+        """A connection is closed, so there is room for another."""
         if connection not in self.connections:
-            return  # it was never set up
+            return  # its constructor has failed
         if len(self.connections) == self.settings.max_connections and not self._stopping:
             for listener in self._listeners:
                 listener.resume()
         del self.connections[connection]
         self.sweep_soon()
         self._gone.update(counted(connection.stream))
-        self.cut_short += self._stopping and connection.stream.transport.undelivered > 0
+        deprived = unanswered or connection.stream.transport.undelivered > 0
+        self.cut_short += self._stopping and deprived
         self._stop_if_done()
 
     def statistics(self) -> str:
@@ -140,7 +141,7 @@ class Server:
                 listener.pause()
 
     def sweep_soon(self) -> None:
-        """Forgets what ended sessions have stored, a bit in each turn."""
+        """Frees the data of ended sessions, a part in each turn."""
         if not self._sweeping and self.service.store.sweep(0):
             self._sweeping = True
             self.reactor.call_soon(self._sweep)
@@ -151,11 +152,11 @@ class Server:
         self.sweep_soon()
 
     def _cut_short(self) -> None:
-        """The time for a stop is over: whoever is left does not get everything."""
+        """The time for a stop is over: the clients that are left do not get everything."""
         for connection in list(self.connections):
             unanswered = connection.leave()
             self.cut_short += unanswered and not connection.stream.transport.undelivered
-        # Now there are descriptors again: who still waits may be waiting for one (18).
+        # These closes freed descriptors. Connections in the queue may have waited for one (18).
         self.cut_short += sum(listener.refuse() for listener in self._listeners)
         self._stop_if_done()
 

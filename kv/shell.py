@@ -1,7 +1,8 @@
-"""Joins them for people: a terminal, a pipe or a file on one side, a link on the other.
+"""The interactive client: a terminal, a pipe or a file on one side, a link on the other.
 
-One reactor waits for standard input, the socket and standard output at once. What a line means
-stands in `typed`, how things are shown in `screen`; here is what happens when, and in which order.
+One reactor waits for standard input, the socket and standard output at once. `typed` knows what a
+line means, `screen` how things are shown, and `link` the connection. The shell decides what happens
+when: whether to read a line, send a command, show a reply, or wait.
 """
 
 import errno
@@ -18,7 +19,7 @@ from kv.protocol.messages import Command, Message
 from kv.screen import Order, Progress, Screen, shows_progress
 from kv.typed import LONGEST, Notice, Typed
 
-#: Exit statuses; 2, a wrong option, is argparse's.
+#: Exit statuses. argparse uses 2 for a wrong option.
 OK, FAILED, LOST = 0, 1, 3
 
 #: Seconds in which a second Ctrl-C ends the client.
@@ -28,8 +29,8 @@ TWICE = 2.0
 class Shell:
     """One run of the interactive client.
 
-    `raw` sends everything and judges nothing, `strict` ends a script at the first refusal, `quiet`
-    shows no progress.
+    `raw` sends every line unchecked, `strict` ends a script at the first refusal, `quiet` shows no
+    progress.
     """
 
     def __init__(
@@ -47,18 +48,19 @@ class Shell:
         self._progress: Progress | None = None
         self._order = Order(self._screen)
         self._connected = False
-        self._leaving = False  # nothing more is taken from the input
-        self._silent = False  # the end of input disconnects, and that reply is not shown
+        self._leaving = False  # the shell takes no more lines
+        self._silent = False  # the shell disconnects by itself, and does not show the reply
         self._failed = False  # a command was refused, or answered with ERROR
-        self._mistake: Exception | None = None  # in this program, not the network's fault
-        self._status: int | None = None  # once the connection has ended
+        self._mistake: Exception | None = None  # an error of this program
+        self._status: int | None = None  # set when the connection has ended
         self._interrupted_at = -TWICE
         self._link = Link(self._reactor, target, self, raw)
 
     def run(self) -> int:
-        """Runs to the end; returns the exit status. Ctrl-C may raise `KeyboardInterrupt`."""
+        """Runs to the end and returns the exit status. Ctrl-C may raise `KeyboardInterrupt`."""
         try:
-            # Python's own handler would do but for a Ctrl-C just before the loop sleeps (29).
+            # With Python's own handler, a Ctrl-C just before the loop sleeps would not wake it
+            # (29).
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                 self._reactor.on_signal(signal.SIGINT, self._interrupted)
             if self._interactive:
@@ -86,10 +88,10 @@ class Shell:
         self._advance()
 
     def replied(self, command: Command | None, reply: str) -> None:
-        """Shows a reply, and what had to wait for it."""
+        """Shows a reply, and the notices that had to wait for it."""
         if command is None:
             self._screen.show(reply)
-            self._link.hold(self._screen.full)  # or a server that floods fills the memory
+            self._link.hold(self._screen.full)  # otherwise a flood of replies fills the memory
             return
         farewell = self._silent and command.message is Message.DISCONNECT
         self._order.replied(None if farewell else reply)
@@ -101,12 +103,12 @@ class Shell:
         self._advance()
 
     def ended(self, error: Exception | None) -> None:
-        """The connection is over: says why, and leaves once everything is shown."""
+        """The connection is over: says why, and ends when everything is shown."""
         if self._progress is not None:
             self._progress.stop()
         owed = self._order.give_up()
         broken = self._screen.error
-        # A reader that has had enough (`| head`) is no error; a full disk is (32).
+        # A reader that has seen enough (`| head`) is no error. A full disk is one (32).
         if broken is not None and broken.errno != errno.EPIPE:
             self._failed = True
             self._screen.say(f"cannot write to standard output: {broken.strerror}")
@@ -145,7 +147,7 @@ class Shell:
     # Taking lines
 
     def _advance(self) -> None:
-        """Takes as many lines as may be on their way, and reads on only if there is room."""
+        """Takes lines while there is room for commands, and reads more input only then."""
         while not self._leaving and self._has_room():
             line = self._input.take()
             if line is None:
@@ -163,7 +165,7 @@ class Shell:
         return (
             self._connected
             and self._link.room > 0
-            and len(self._order) < 2 * WINDOW  # refusals that wait for earlier replies count, too
+            and len(self._order) < 2 * WINDOW  # notices that wait for replies count, too
             and not self._screen.full
         )
 
@@ -206,7 +208,7 @@ class Shell:
     # Showing
 
     def _notice(self, notice: Notice) -> None:
-        """Says what there is to say about a line, after the replies to earlier ones."""
+        """Shows a notice about a line, after the replies to earlier lines."""
         text = notice.text
         if notice.refused:
             self._failed = True
@@ -227,7 +229,7 @@ class Shell:
                 self._screen.prompt("value (skipped)> " if put else "kv> ")
 
     def _done(self) -> tuple[int, float]:
-        """Lines answered, and which share of the input that is."""
+        """How many lines are answered, and their share of the input."""
         lines = self._typed.lines
         return (
             self._order.answered,
@@ -245,10 +247,10 @@ class Shell:
         if self._status is not None and self._screen.done:
             self._reactor.stop()
 
-    # Signals, in their turn
+    # Signals, called by the loop
 
     def _interrupted(self) -> None:
-        """Ctrl-C drops the line that is being typed; twice, or in a script, it ends the client."""
+        """Ctrl-C drops the line being typed. Twice, or in a script, Ctrl-C ends the client."""
         now = self._reactor.time()
         asked = self._interactive and self._connected and not self._leaving
         if not asked or now - self._interrupted_at < TWICE:
@@ -260,6 +262,6 @@ class Shell:
         self._prompt()
 
     def _continued(self) -> None:
-        """After Ctrl-Z and `fg` the prompt stands above what the shell has shown since."""
+        """Shows the prompt again after Ctrl-Z and `fg`."""
         self._screen.answered()
         self._prompt()

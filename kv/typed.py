@@ -1,13 +1,11 @@
 """What people type, and what is wrong with it: lines go in, commands or sentences come out.
 
-Sans-I/O. What is typed is the protocol: one line, one message; the line after PUT is the value. A
-line is checked before anything of it is sent, so that a mistake costs a sentence and not the
-session.
+Sans-I/O. One line is one message, and the line after PUT is the value. Each line is checked before
+anything of it is sent. So a mistake costs a sentence, and not the session.
 
 The rule that matters most: no value is run as a command. When a PUT is refused, the next line is
-its value, and is skipped. That holds for every refused line that may have been meant as a PUT
-(`meant_as_put`): a byte order mark, a quote, an escape sequence or a slip of the finger does not
-make it another command.
+its value, and is skipped. The rule holds for every refused line that may have been meant as a PUT
+(`meant_as_put`). A byte order mark, a quote, an escape sequence or a wrong letter changes nothing.
 """
 
 import re
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 from kv.errors import TextError, Violation
 from kv.protocol.messages import Command, Message, Wire, checked_key, parse, shortened
 
-#: Octets of a line that are kept: far more than any message has, far less than memory has.
+#: Octets of a line that are kept: more than any message has, and little memory.
 LONGEST = 64 * 1024
 
 FORMS = {
@@ -34,15 +32,15 @@ GET KEY      shows the value under KEY, or GET: ERROR if there is none
 DELETE KEY   forgets KEY
 DISCONNECT   ends the session (so does Ctrl-D); its data is gone
 CONNECT has been done for you. To be somebody else, start another client with --id.
-Commands are case sensitive. One space ends the command, all that follows is the key."""
+Commands are case sensitive. One space ends the command. The key is everything behind it."""
 
-#: What people type who are used to other programs.
+#: Commands of other programs, which people type out of habit.
 ELSEWHERE = {"help", "exit", "quit", "bye", "q", "?", r"\q", r"\?"}
 CONNECTED = "CONNECT has been done already: to be somebody else, start another client with --id"
 SKIPPED = "; the next line, its value, is skipped"
 
 BOM = b"\xef\xbb\xbf"
-#: What a terminal's key sends, or wraps what is pasted in: ESC [200~.
+#: What a terminal sends for a key, or around pasted text (ESC [200~).
 SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O?.)")
 #: PUT with something behind it, or with one letter too many, missing, wrong or out of place.
 LIKE_PUT = re.compile(r"PUT.*|.?UT|P.?T|PU.?|.PUT|P.UT|PU.T|UPT|PTU")
@@ -50,7 +48,7 @@ LIKE_PUT = re.compile(r"PUT.*|.?UT|P.?T|PU.?|.PUT|P.UT|PU.T|UPT|PTU")
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A sentence about a line; `refused` if the line was not sent as it should have been."""
+    """A sentence about a line. `refused` if the line was not sent."""
 
     text: str
     refused: bool = False
@@ -58,23 +56,23 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class PendingPut:
-    """A PUT whose value is the next line; one that was refused takes its value line with it."""
+    """A PUT whose value is the next line. If the PUT was refused, that line is skipped."""
 
     key: str = ""
     refused: bool = False
 
 
 class Typed:
-    """Lines in the order they are typed, and what they ask for."""
+    """Takes lines in their order, and gives commands and notices."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._returns = False  # a line that ends in CR has been seen, and spoken of
+        self._returns = False  # the notice about a line that ends in CR was given
         self.lines = 0
         self.put: PendingPut | None = None
 
     def take(self, line: bytes) -> Iterator[Command | Notice]:
-        """What one line, given without its LF, asks for and what is to be said about it."""
+        """The command in one line, given without its LF, and the notices about it."""
         self.lines += 1
         if self.lines == 1:
             line = line.removeprefix(BOM)
@@ -86,7 +84,7 @@ class Typed:
             self._returns = True
             yield Notice(
                 f"line {self.lines} ends in a carriage return (CR), as files from Windows do;"
-                " it is taken as a part of the text, here and in later lines"
+                " the CR is sent as a part of the text, here and in later lines"
             )
         try:
             if put is None:
@@ -100,7 +98,7 @@ class Typed:
             yield Notice(f"{error}{SKIPPED if skips else ''}", refused=True)
 
     def end(self) -> Iterator[Notice]:
-        """What is to be said at the end of the input."""
+        """The notices at the end of the input."""
         if self.put is not None and not self.put.refused:
             yield Notice("the last PUT has no value line; it was not sent", refused=True)
         self.put = None
@@ -124,7 +122,7 @@ class Typed:
 def understood(text: str) -> tuple[Message, str]:
     """The command in a line that a person wrote, and its argument.
 
-    Raises `TextError` that says what is wrong and what would be right.
+    Raises `TextError`, which says what is wrong and what would be right.
     """
     word = (text.split(maxsplit=1) or [""])[0]
     if word == "CONNECT":
@@ -144,29 +142,31 @@ def understood(text: str) -> tuple[Message, str]:
         )
     if text.rstrip() == word and word != "DISCONNECT":
         raise TextError(f"{word} needs a key: use {form}")
-    raise TextError(f"{shortened(text)} is not a command: use {form}, exactly so")
+    raise TextError(f"{shortened(text)} is not a command: use {form}, and nothing else on the line")
 
 
 def meant_as_put(text: str) -> bool:
-    """Whether a refused line may have been meant as a PUT, so that its value comes next.
+    """Whether a refused line may have been meant as a PUT. Then the next line is its value.
 
-    What counts are the letters of the first word, in any case and of any width. Whatever else is
-    among them does not: quotes, NUL, zero-width spaces, octets that are no text, keys' sequences.
+    Only the letters of the first word count, in any case and of any width. Everything else is left
+    out: quotes, NUL, zero-width spaces, octets that are no text, the sequences of keys.
     """
     word = ""
     for character in unicodedata.normalize("NFKC", SEQUENCE.sub("", text[:1000])):
         if character.isalpha():
             word += character
+        elif character == ">":  # a prompt that was copied with the line
+            word = ""
         elif word and character.isspace():
             break
     return LIKE_PUT.fullmatch(word.upper()) is not None
 
 
 def checked_octets(what: str, line: bytes, text: str) -> None:
-    """Raises `TextError` if a line is too long to be kept, or is no text at all."""
+    """Raises `TextError` if a line is too long, or is not text."""
     if len(line) > LONGEST:
         raise TextError(f"the line has more than {LONGEST} octets")
     for character in text:
-        if "\udc80" <= character <= "\udcff":  # `surrogateescape` hides an octet in it
+        if "\udc80" <= character <= "\udcff":  # how `surrogateescape` shows an octet
             octet = ord(character) - 0xDC00
             raise TextError(f"the {what} has the octet 0x{octet:02X}, not an ASCII character")

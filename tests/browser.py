@@ -15,9 +15,10 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
+from patience import patience
+
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 #: Seconds for one answer: never waited out when all is well.
-PATIENCE = 30
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -63,7 +64,7 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(PATIENCE)
+        self._process.wait(patience(3))
         os.close(self._to)
         os.close(self._from)
 
@@ -86,7 +87,7 @@ class Browser:
 
     def _next(self) -> Any:
         while b"\0" not in self._received:
-            assert select.select([self._from], [], [], PATIENCE)[0], "the browser does not answer"
+            assert select.select([self._from], [], [], patience(3))[0], "it does not answer"
             data = os.read(self._from, 1 << 20)
             assert data, "the browser has ended"
             self._received += data

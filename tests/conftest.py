@@ -16,25 +16,26 @@ import contextlib
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import starts
+from patience import lose_patience, patience
+from starts import ROOT  # noqa: F401 (tests take it from here)
 from wire import Barrier, Peer, new_id
-
-ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 10.0  #: seconds until a bounded wait gives up; never waited out when all is well
+from workers import pytest_addoption, pytest_runtestloop  # noqa: F401 (pytest finds them here)
 
 
-def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Returns the first true value of `condition()`; fails the test after `patience` seconds."""
-    deadline = time.monotonic() + patience
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Returns the first true value of `condition()`; fails the test when patience is at its end."""
+    bound = patience()
+    deadline = time.monotonic() + bound
     while not (value := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {patience} s in vain for {what}")
+            pytest.fail(f"waited {bound} s in vain for {what}")
         time.sleep(0.002)
     return value
 
@@ -42,22 +43,15 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
 class Server:
     """`python -m kv server` in a process of its own, its standard error in a file."""
 
-    def __init__(self, directory: Path, *args: str, **popen: Any) -> None:
+    def __init__(self, directory: Path, *args: str, afresh: bool = False, **popen: Any) -> None:
         number = len(list(directory.glob("server-*.log")))
         self._path = directory / f"server-{number}.log"
         self._start = 0  # where the running test's part of the log begins
         if "--port" not in args:
             args = ("--port", "0", *args)
         with self._path.open("wb") as log:
-            options: dict[str, Any] = {
-                "cwd": ROOT,
-                "stdin": subprocess.DEVNULL,
-                "stdout": log,
-                "stderr": log,
-                **popen,
-            }
-            command = [sys.executable, "-m", "kv", "server", *args]
-            self.process = subprocess.Popen(command, **options)
+            popen = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **popen}
+            self.process = starts.start("-m", "kv", "server", *args, afresh=afresh, **popen)
 
     @property
     def pid(self) -> int:
@@ -116,7 +110,7 @@ class Server:
     def wait(self) -> int:
         """Waits for the process to end by itself; its exit status."""
         try:
-            return self.process.wait(PATIENCE)
+            return self.process.wait(patience())
         except subprocess.TimeoutExpired:
             pytest.fail(f"the server did not end; its log:\n{self.log()}")
 
@@ -135,6 +129,12 @@ class Server:
         """Fails if there is a traceback, or a complaint of the interpreter's, in the log."""
         log = self.log()
         assert "Traceback" not in log and "Exception ignored" not in log, log
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Once something has been waited for in vain, nothing is waited for so long."""
+    if report.failed and report.duration > patience() / 2:
+        lose_patience()
 
 
 @pytest.fixture(scope="session")
@@ -166,15 +166,17 @@ def server(shared_server: Server, shared_barrier: Barrier) -> Iterator[Server]:
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     """A factory of servers: `start_server(*options, listening=True, **arguments_of_Popen)`.
 
-    `--port 0` unless the options say otherwise; returns once the server listens.
+    `--port 0` unless the options say otherwise; returns once the server listens. `afresh=True` is
+    for those who measure its memory, as the soak does: see `starts`.
     """
     servers: list[Server] = []
+    soak = request.path.name.startswith("soak")
 
     def start(*args: str, listening: bool = True, **popen: Any) -> Server:
-        server = Server(tmp_path, *args, **popen)
+        server = Server(tmp_path, *args, **{"afresh": soak, **popen})
         servers.append(server)
         return server.wait_until_listening() if listening else server
 
@@ -192,9 +194,7 @@ def run_kv() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `python -m kv ...` to its end; what it printed and its exit status."""
 
     def run(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"cwd": ROOT, "timeout": PATIENCE, "stdin": subprocess.DEVNULL, **options}
-        command = [sys.executable, "-m", "kv", *args]
-        return subprocess.run(command, capture_output=True, text=True, **options)
+        return starts.run("-m", "kv", *args, **options)
 
     return run
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
-from wire import KEY, TIMEOUT, Key, from_line, open_line, parse_public_key
+from patience import patience
+from wire import KEY, Key, from_line, open_line, parse_public_key
 
 
 def opened(line: bytes, n: int, e: int) -> bytes:
@@ -39,7 +40,7 @@ class Conversation:
         self.key = key
         self.client_key = (0, 0)
         self.socket = sock
-        self.socket.settimeout(TIMEOUT)
+        self.socket.settimeout(patience())
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
 
@@ -148,7 +149,7 @@ class FakeServer:
     def __init__(self, key: Key = KEY) -> None:
         self._key = key
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(TIMEOUT)
+        self._listener.settimeout(patience())
         self.port: int = self._listener.getsockname()[1]
         self._conversations: list[Conversation] = []
         self._threads = ThreadPoolExecutor()
@@ -167,7 +168,7 @@ class FakeServer:
     def join(self) -> None:
         """Waits until every behaviour has come to its end; raises what one of them raised."""
         while self._behaviours:
-            self._behaviours.pop(0).result(2 * TIMEOUT)
+            self._behaviours.pop(0).result(patience(2))
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ import select
 import socket
 from collections.abc import Iterator
 
+from patience import patience
 from wire import KEY, OTHER_KEY
 
 WORDS = ["CONNECT a", "PUT k", "value", "", "GET k", "GET nothing", "DELETE k", "DISCONNECT"]
@@ -65,7 +66,7 @@ def conversations(seed: int, messages: int) -> Iterator[bytes]:
 
 def run(port: int, octets: bytes, rng: random.Random) -> None:
     """Says it all in pieces, then half-closes, resets or just closes; waits for the end."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=patience()) as sock:
         try:
             while octets:
                 size = rng.choice([1, 7, 100, 1000, 100_000])

@@ -18,7 +18,7 @@ from tests.bench.load import Script, Wrong, connect, drive
 from tests.bench.plain import compare, report
 from tests.bench.report import document, table
 from tests.bench.rows import Scale
-from tests.bench.servers import OURS, Process, names
+from tests.bench.servers import FORTY, OURS, Process, names
 
 TINY = Scale(
     rounds=1,
@@ -30,6 +30,7 @@ TINY = Scale(
     unseen=2,
     calls=5,
     sessions=20,
+    tls_sessions=5,
     idle=0.01,
     keys=(512,),
 )
@@ -41,25 +42,26 @@ def measured() -> tuple:
 
 
 def test_every_row_has_plausible_figures_for_every_server(measured: tuple) -> None:
-    results, crowd, _, _ = measured
+    results, crowd, _, _, inside = measured
     assert len(results) == 7
-    for result in [*results, crowd.result]:
+    for result in [*results, crowd.result, *inside.results]:
         for samples in result.samples.values():
             for sample in samples:
                 assert 1 < sample.rate < 1e8 and 1 < sample.cpu_rate < 1e8
                 assert 0 < sample.p50 <= sample.p99 < 10
         assert 0 < result.opens[0] < 1e7 and 0 < result.seals[0] < result.opens[0]
     assert [list(result.samples) for result in results] == [names()] * 7
+    assert [list(result.samples) for result in inside.results] == [names(FORTY)] * 3
 
 
 def test_the_crowd_is_as_large_as_asked_for(measured: tuple) -> None:
-    _, crowd, _, _ = measured
+    crowd = measured[1]
     assert crowd.sessions == crowd.wanted == TINY.sessions
     assert crowd.connecting > 0 and crowd.idle_cpu >= 0
 
 
 def test_five_blocks_cost_more_than_one(measured: tuple) -> None:
-    _, _, costs, _ = measured
+    costs = measured[2]
     assert [cost.blocks for cost in costs] == [1, 2, 3, 4, 5]
     assert costs[4].opening > costs[0].opening < costs[0].sealing < costs[4].sealing
 
@@ -71,7 +73,7 @@ def test_a_caller_has_plausible_figures(measured: tuple) -> None:
 
 def test_the_report_names_every_row_and_server_in_lines_that_fit(measured: tuple) -> None:
     text = table(TINY, *measured)
-    for result in measured[0]:
+    for result in [*measured[0], *measured[4].results]:
         assert text.count(f"\n{result.row.title}\n") == 2, "in the table and in the chart"
     for name in names():
         assert text.count(f"\n  {name}  ") >= 14
@@ -83,6 +85,7 @@ def test_the_json_has_what_the_table_has(measured: tuple) -> None:
     assert [row["title"] for row in found["rows"]] == [
         *(result.row.title for result in measured[0]),
         measured[1].result.row.title,
+        *(result.row.title for result in measured[4].results),
     ]
     assert list(found["rows"][0]["servers"]) == names()
     assert found["rows"][0]["servers"][OURS]["ours_by_cpu"] == 1

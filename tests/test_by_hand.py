@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "protocol.md").read_text(encoding="utf-8")
 MISSING = [program for program in ("bash", "openssl", "base64") if not shutil.which(program)]
@@ -54,7 +55,7 @@ def test_the_session_by_hand_hears_what_the_document_says(server: Any, tmp_path:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patience(3),
         check=False,
     )
     assert bash.stdout.splitlines() == promised(), bash.stderr

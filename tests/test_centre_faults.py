@@ -20,8 +20,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from conftest import PATIENCE, ROOT, Server, wait_until
+from conftest import ROOT, Server, wait_until
 from house import VALUE, Guest, house
+from patience import patience
 from pitfalls.test_18_no_descriptors import lowest_free
 from test_hostile import statistics
 from test_server_process import asleep
@@ -77,6 +78,18 @@ def test_a_client_that_stalls_during_a_stop_is_counted() -> None:
             h.wait(3)
         assert h.server.drops == {"stall": 1}
         assert h.server.cut_short == 1
+
+
+@pytest.mark.parametrize(("last", "short"), [("GET unlucky", 1), ("DISCONNECT", 0)])
+def test_a_client_whom_a_stop_finds_in_an_error_of_the_servers_is_counted(
+    last: str, short: int
+) -> None:
+    with house() as h, executing(OSError(errno.EMFILE, "a mistake")):
+        guest = h.guest().connect()
+        guest.socket.sendall(guest.key.seal(last.encode()))
+        h.server.stop(60)
+        h.settle()
+        assert h.server.cut_short == short
 
 
 def asking(port: int, stack: ExitStack, client_id: str) -> Peer:
@@ -176,10 +189,10 @@ def test_a_reader_of_40_kb_a_second_is_not_stalled_after_two_seconds() -> None:
 def test_the_kernel_is_as_patient_as_the_stall_deadline() -> None:
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         pytest.skip("needs TCP_USER_TIMEOUT")
-    for stall, patience in ((2.0, 105_000), (60.0, 105_000), (600.0, 615_000), (1e9, 2**31 - 1)):
+    for stall, bound in ((2.0, 105_000), (60.0, 105_000), (600.0, 615_000), (1e9, 2**31 - 1)):
         with socket.socket() as sock:
             tcp.prepare(sock, stall)
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == patience
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == bound
 
 
 def test_a_client_that_is_owed_replies_and_reads_them_is_not_idle() -> None:
@@ -382,6 +395,6 @@ print(*set(sys.modules) - before)
 
 def test_the_first_traceback_imports_nothing() -> None:
     command = [sys.executable, "-c", FIRST_TRACEBACK]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience())
     assert "ZeroDivisionError" in done.stderr
     assert done.stdout.split() == []

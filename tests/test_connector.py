@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from conftest import PATIENCE
+from patience import patience
 
 from kv.net.address import Address
 from kv.net.connector import STAGGER, Connector, in_turns
@@ -35,7 +35,7 @@ class Outcome:
 @pytest.fixture
 def reactor() -> Iterator[Reactor]:
     reactor = Reactor()
-    reactor.call_later(2 * PATIENCE, lambda: pytest.fail("the loop waited in vain"))
+    reactor.call_later(patience(2), lambda: pytest.fail("the loop waited in vain"))
     yield reactor
     reactor.close()
 
@@ -45,7 +45,7 @@ def connect(reactor: Reactor) -> Iterator[Callable[..., tuple[Connector, Outcome
     """`connect(addresses, timeout)` runs a connector until it has said something."""
     outcomes: list[Outcome] = []
 
-    def make(addresses: Addresses, timeout: float = PATIENCE) -> tuple[Connector, Outcome]:
+    def make(addresses: Addresses, timeout: float = 10) -> tuple[Connector, Outcome]:
         outcomes.append(outcome := Outcome())
         connector = Connector(reactor, addresses, timeout, outcome.connected, outcome.failed)
         while outcome.sock is None and outcome.error is None:
@@ -61,7 +61,7 @@ def connect(reactor: Reactor) -> Iterator[Callable[..., tuple[Connector, Outcome
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(patience())
         yield sock
 
 
@@ -132,7 +132,7 @@ def test_nothing_happens_before_the_loop_runs(reactor: Reactor) -> None:
 def test_who_gives_up_before_the_loop_runs_hears_nothing(reactor: Reactor) -> None:
     outcome = Outcome()
     addresses: Addresses = [(socket.AF_INET, ("127.0.0.1", 1))]
-    Connector(reactor, addresses, PATIENCE, outcome.connected, outcome.failed).close()
+    Connector(reactor, addresses, patience(), outcome.connected, outcome.failed).close()
     reactor.turn()
     assert outcome.sock is None and outcome.error is None
 
@@ -263,7 +263,7 @@ def test_giving_up_closes_everything_and_calls_nobody(
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     outcome = Outcome()
     addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
-    connector = Connector(reactor, addresses, PATIENCE, outcome.connected, outcome.failed)
+    connector = Connector(reactor, addresses, patience(), outcome.connected, outcome.failed)
     reactor.call_soon(lambda: None)
     reactor.turn()
     assert reactor._selector.get_map()  # it is connecting

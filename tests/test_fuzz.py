@@ -15,7 +15,7 @@ from wire import Peer
 def test_a_server_that_is_sent_thousands_of_damaged_messages_is_as_it_was(
     start_server: Callable[..., Server], peer: Callable[..., Peer]
 ) -> None:
-    server = start_server()
+    server = start_server(afresh=True)
     bystander = peer("bystander", port=server.port)
     assert bystander.ask("PUT colour", "blue") == "PUT: OK"
     before = descriptors(server)

@@ -104,7 +104,7 @@ def test_without_descriptors_the_old_clients_go_on_the_loop_rests_and_new_ones_g
 def test_a_client_that_never_reads_costs_little_and_gets_everything_when_it_does(
     start_server: StartServer, peer: MakePeer
 ) -> None:
-    server = start_server()
+    server = start_server(afresh=True)
     greedy, bystander = peer("greedy", port=server.port), peer("bystander", port=server.port)
     assert greedy.ask("PUT k", VALUE) == "PUT: OK"
     assert greedy.ask("GET k") == VALUE
@@ -171,7 +171,7 @@ def test_beside_a_client_that_pipelines_at_full_speed_ten_polite_ones_fare_alike
 def test_after_hundreds_of_clients_that_left_in_every_way_everything_is_as_before(
     start_server: StartServer, connect: MakePeer, peer: MakePeer
 ) -> None:
-    server = start_server()
+    server = start_server(afresh=True)
     bystander = peer("bystander", port=server.port)
     assert bystander.ask("PUT k", "v") == "PUT: OK"
     before = descriptors(server)

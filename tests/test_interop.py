@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patience
 from wire import new_id
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "tests" / "interop"
 OUR_CLIENT = [sys.executable, "-m", "kv", "client", "--host", "127.0.0.1"]
-PATIENCE = 30.0  #: seconds, for starting a Java compiler on a busy machine; never waited out
 
 NODE = pytest.mark.skipif(not shutil.which("node"), reason="node is not on this machine")
 JAVA = pytest.mark.skipif(not shutil.which("javac"), reason="javac is not on this machine")
@@ -70,7 +70,7 @@ def test_a_client_in_another_language_is_understood_and_understands(
         [*command, str(server.port)],
         input=as_lines([text for text, _ in steps]),
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=patience(3),
         check=False,
     )
     assert client.stdout == as_lines([reply for _, reply in steps if reply is not None]), (
@@ -102,7 +102,7 @@ def test_our_client_talks_to_a_server_in_another_language(node_server: int, tmp_
             cwd=ROOT,
             stdin=stdin,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=patience(3),
             check=False,
         )
     replies = [reply for _, reply in CONVERSATION if reply is not None]

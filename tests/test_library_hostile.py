@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import PATIENCE
 from fake import Conversation, FakeServer
 from house import Clock, Selector
+from patience import patience
 from pitfalls.pitfall import bounded
 from wire import KEY as SERVER_KEY
 from wire import OTHER_KEY
@@ -24,7 +24,7 @@ from kv import Client, ConnectRefused, PrivateKey, Violation
 from kv.link import Link
 from kv.net.reactor import Reactor
 from kv.owner import Target
-from kv.protocol.messages import Wire
+from kv.protocol.messages import Command, Wire
 
 KEY = PrivateKey.generate()
 SHORT = 0.3  #: seconds that a client waits which waits in vain
@@ -35,7 +35,7 @@ Behaviour = Callable[[Conversation], object]
 def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A call that hangs fails its test: it blocks this very thread."""
     monkeypatch.setattr("kv.link.LINGER", 3600.0)
-    with bounded(PATIENCE):
+    with bounded(patience()):
         yield
 
 
@@ -162,7 +162,7 @@ def test_a_server_that_goes_while_connecting_is_a_connection_error(
 
     fake.behave(go)
     with pytest.raises(ConnectionError):
-        connect(fake, PATIENCE)
+        connect(fake, patience())
 
 
 # --- in a call -------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_a_server_that_answers_before_it_has_read_is_a_timeout_error(
     ready = threading.Event()
 
     def answer_early(conversation: Conversation) -> None:
-        assert ready.wait(PATIENCE)
+        assert ready.wait(patience())
         caller, said = made[0]._caller, 0
         while not over.wait(0.0005):
             owed = len(caller._link._conversation.awaiting)
@@ -206,7 +206,7 @@ def test_a_server_that_reads_late_gets_everything_all_the_same(
     def read_late(conversation: Conversation) -> None:
         conversation.serve()
 
-    pipeline = client(read_late, PATIENCE).pipeline()
+    pipeline = client(read_late, patience()).pipeline()
     for number in range(500):
         pipeline.put("k", "v" * 265).get(str(number))
     assert pipeline.execute()[1::2] == [str(number) for number in range(500)]
@@ -219,9 +219,9 @@ def test_a_server_that_floods_is_a_violation(client: Connect) -> None:
             while True:
                 conversation.reply(*["here"] * 1000)
 
-    one = client(flood, PATIENCE)
+    one = client(flood, patience())
     assert one.get("x") == "here"
-    with pytest.raises(ConnectionError, match="to nothing"):
+    with pytest.raises(ConnectionError, match="without a command"):
         one.get("x")
     assert one.closed
 
@@ -237,7 +237,7 @@ def test_a_server_that_floods_with_what_is_no_line_is_a_violation(
                 conversation.send_raw(octets * 1000)
 
     with pytest.raises(Violation):
-        client(flood, PATIENCE).get("x")
+        client(flood, patience()).get("x")
 
 
 def test_a_server_that_never_answers_is_a_timeout_error(client: Connect) -> None:
@@ -249,7 +249,7 @@ def test_a_server_that_never_answers_is_a_timeout_error(client: Connect) -> None
 
 def test_a_server_that_never_reads_is_a_timeout_error(client: Connect) -> None:
     over = threading.Event()
-    one = client(lambda _: over.wait(PATIENCE))
+    one = client(lambda _: over.wait(patience()))
     pipeline = one.pipeline()
     for number in range(1000):
         pipeline.put(str(number % 10), "v" * 265)
@@ -272,7 +272,7 @@ def test_a_server_that_resets_at_each_octet_of_a_reply_is_a_connection_error_or_
             conversation.reset()
 
         fake.behave(reset)
-        one = connect(fake, PATIENCE)
+        one = connect(fake, patience())
         if octets == len(reply):
             assert one.get("x") == "here"  # it came before the reset
             one.close()
@@ -299,7 +299,7 @@ def test_a_server_whose_key_is_not_its_own_is_a_violation(fake: FakeServer, name
 
     fake.behave(pretend)
     with pytest.raises(Violation):
-        connect(fake, PATIENCE)
+        connect(fake, patience())
 
 
 # --- in `close` ------------------------------------------------------------------------------
@@ -346,3 +346,59 @@ def test_close_does_not_raise_whatever_the_server_says(client: Connect) -> None:
             conversation.drain()
 
     closes(client(lie))
+
+
+def test_all_of_close_takes_from_one_and_the_same_time(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes something now and then, and answers nothing, has ten seconds in all."""
+    clock, taken, closed = Clock(), threading.Event(), threading.Event()
+
+    def now() -> float:
+        if clock.now == 9.0 and not taken.is_set():
+            taken.set()
+            one._caller._link.drained()
+        return clock.now
+
+    def slow(conversation: Conversation) -> None:
+        assert conversation.connect().read_text() == "DISCONNECT"
+        clock.now = 9.0
+        assert taken.wait(patience())
+        clock.now = 10.1
+        closed.wait(patience())
+
+    monkeypatch.setattr("kv.caller.Reactor", lambda: Reactor(Selector(), now))
+    fake.behave(slow)
+    one = connect(fake, timeout=10.0)
+    try:
+        closes(one)
+    finally:
+        closed.set()
+
+
+def test_a_server_that_has_said_goodbye_and_does_not_close_has_done_nothing_wrong(
+    fake: FakeServer,
+) -> None:
+    """However late it says so."""
+    reactor = Reactor(Selector(), clock := Clock())
+    ended: list[Exception | None] = []
+    owner: Any = SimpleNamespace(
+        connected=list, replied=lambda *_: None, may_send=list, ended=ended.append
+    )
+    address = [(socket.AF_INET, ("127.0.0.1", fake.port))]
+    link = Link(reactor, Target(address, Wire(), KEY, "alice", timeout=10), owner)
+    with contextlib.closing(reactor):
+        turn(reactor, lambda: link._stream)
+        conversation = fake.accept().handshake()
+        turn(reactor, lambda: not link.idle)
+        assert conversation.read_text() == "CONNECT alice"
+        conversation.reply("CONNECT: OK")
+        turn(reactor, lambda: link.room)
+        link.send(Command.disconnect())
+        link.flush()
+        clock.now = 9.9
+        conversation.reply("DISCONNECT: OK")
+        turn(reactor, lambda: link.idle)
+        clock.now = 10.1
+        turn(reactor, lambda: ended)
+    assert ended == [None]

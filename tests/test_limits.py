@@ -3,12 +3,10 @@
 import logging
 import math
 import socket
-import subprocess
-import sys
 from unittest import mock
 
 import pytest
-from conftest import ROOT
+import starts
 from house import VALUE, Guest, House, house
 
 from kv.net import tcp
@@ -231,9 +229,7 @@ def test_the_limit_of_connections_fits_the_descriptors(
         print(affordable({asked}))
         print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     """
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=10
-    )
+    run = starts.run("-c", program)
     connections, limit = map(int, run.stdout.split())
     assert connections == granted
     assert limit >= granted + RESERVED

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,7 +46,7 @@ def make(
         input=typed,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patience(3),
     )
 
 

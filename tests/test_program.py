@@ -2,10 +2,9 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
-from conftest import PATIENCE, ROOT
+import starts
 
 
 def with_no_reader(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -13,14 +12,7 @@ def with_no_reader(*arguments: str) -> subprocess.CompletedProcess[str]:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=PATIENCE,
-        )
+        return starts.run(*arguments, stdout=writer)
     finally:
         os.close(writer)
 
@@ -55,12 +47,12 @@ run(lambda: one.send(b"lost"))
 
 
 def test_a_broken_pipe_of_a_socket_is_still_an_error() -> None:
-    done = subprocess.run([sys.executable, "-c", SOCKET], cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-c", SOCKET)
     assert done.returncode == 1
     assert "BrokenPipeError" in done.stderr
 
 
 def test_ctrl_c_is_status_130() -> None:
     code = "from tests.program import run\ndef main(): raise KeyboardInterrupt\nrun(main)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = starts.run("-c", code)
     assert (done.returncode, done.stderr) == (130, "")

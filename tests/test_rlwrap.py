@@ -7,7 +7,6 @@ import select
 import shlex
 import shutil
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -15,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, ROOT, Server
-from test_shell_terminal import MAKE_CONTROLLING
+import starts
+from conftest import ROOT, Server
+from patience import patience
 
 UP, CTRL_D = b"\x1b[A", b"\x04"
 
@@ -35,12 +35,12 @@ class Terminal:
         self._seen = ""
         command = [str(shutil.which("make")), "run-client", *args]
         environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
-        self.process = subprocess.Popen(
-            [sys.executable, "-ISc", MAKE_CONTROLLING, str(self.slave), *command],
+        code = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+        self.process = starts.start(
+            *("-c", code, *command),
+            terminal=self.slave,
             cwd=directory,
             env={**environment, "TERM": "xterm", "HOME": str(directory)},
-            start_new_session=True,
-            pass_fds=[self.slave],
             **dict.fromkeys(("stdin", "stdout", "stderr"), self.slave),
         )
 
@@ -50,7 +50,7 @@ class Terminal:
 
     def shows(self, text: str) -> None:
         """Waits until `text` is shown; looks behind it the next time."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience()
         while text not in self._seen:
             ready = select.select([self.master], [], [], deadline - time.monotonic())[0]
             assert ready, f"waited in vain for {text!r} in {self._seen!r}"
@@ -107,7 +107,7 @@ def test_the_arrow_brings_back_the_last_line_now_and_in_the_next_session(
     terminal.shows("GET: ERROR")
     terminal.shows("kv> ")
     terminal.press(CTRL_D)
-    assert terminal.process.wait(PATIENCE) is not None
+    assert terminal.process.wait(patience()) is not None
     again = start()
     again.shows("kv> ")
     again.press(UP)
@@ -124,5 +124,5 @@ def test_it_can_be_refused(start: Callable[..., Terminal], directory: Path) -> N
     terminal.press(b"GET colour\n")
     terminal.shows("GET: ERROR")
     terminal.press(CTRL_D)
-    assert terminal.process.wait(PATIENCE) is not None
+    assert terminal.process.wait(patience()) is not None
     assert not (directory / ".venv" / "history").exists()

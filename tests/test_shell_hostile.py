@@ -49,7 +49,7 @@ HOSTILE: dict[str, tuple[Behaviour, str]] = {
     "never answers": (answer(b""), "did not reply for 0.5 s"),
     "says nothing at all": (mute, "did not reply for 0.5 s"),
     "says half a key": (half_key, "did not reply for 0.5 s"),
-    "floods": (flood, "'here' to nothing"),
+    "floods": (flood, "'here' without a command"),
     "half-closes": (answer(b"", "half_close"), "the server closed the connection"),
     "closes in a reply": (answer(REPLY[:40], "close"), "the server closed the connection"),
     "resets in a reply": (answer(REPLY[:40], "reset"), "onnection reset"),

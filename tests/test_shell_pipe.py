@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT, Server, wait_until
+import starts
+from conftest import ROOT, Server, wait_until
 from fake import FakeServer
+from patience import patience
 from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 
 from kv.link import WINDOW
@@ -32,9 +34,13 @@ class Client:
     """`python -m kv client` in a process of its own; three pipes unless told otherwise."""
 
     def __init__(self, port: int, *args: str, wrapper: tuple[str, ...] = (), **popen: Any) -> None:
-        command = [*wrapper, sys.executable, "-m", "kv", "client", "--port", str(port), *args]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.process = subprocess.Popen(command, cwd=ROOT, bufsize=0, **{**pipes, **popen})
+        command = ["-m", "kv", "client", "--port", str(port), *args]
+        popen = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), **popen}
+        if wrapper:
+            command = [*wrapper, sys.executable, *command]
+            self.process = subprocess.Popen(command, cwd=ROOT, bufsize=0, **popen)
+        else:
+            self.process = starts.start(*command, bufsize=0, **popen)
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.stderr = self.process.stderr
 
@@ -53,7 +59,7 @@ class Client:
         """The next line of its standard output, or of another of its pipes."""
         pipe, line = pipe or self.stdout, b""
         while not line.endswith(b"\n"):
-            assert select.select([pipe], [], [], PATIENCE)[0], f"no more after {line!r}"
+            assert select.select([pipe], [], [], patience())[0], f"no more after {line!r}"
             octet = pipe.read(1)
             assert octet, f"the end after {line!r}"
             line += octet
@@ -61,14 +67,14 @@ class Client:
 
     def end(self, script: bytes | None = None) -> tuple[str, str, int]:
         """Writes `script`, ends its input and waits; what it printed, its notices, its status."""
-        out, notices = self.process.communicate(script, PATIENCE)
+        out, notices = self.process.communicate(script, patience())
         text = (notices or b"").decode(errors="backslashreplace")
         assert "Traceback" not in text and "Exception ignored" not in text, text
         return (out or b"").decode(errors="backslashreplace"), text, self.process.returncode
 
     def wait(self) -> int:
         """Waits for it to end by itself, its input still open; its status."""
-        return self.process.wait(PATIENCE)
+        return self.process.wait(patience())
 
 
 @pytest.fixture
@@ -139,7 +145,7 @@ def test_standard_output_has_the_replies_one_a_line_and_nothing_else(run: Run) -
 def test_a_value_is_printed_raw_with_its_control_characters(start: Start) -> None:
     value = bytes(octet for octet in range(128) if octet != 0x0A)
     client = start()
-    out, notices = client.process.communicate(b"PUT x\n" + value + b"\nGET x\n", PATIENCE)
+    out, notices = client.process.communicate(b"PUT x\n" + value + b"\nGET x\n", patience())
     assert out == b"PUT: OK\n" + value + b"\n"
     assert (notices, client.process.returncode) == (b"", 0)
 
@@ -306,7 +312,7 @@ def test_a_put_is_sent_together_with_its_value_and_not_before(
     conversation.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
         conversation.socket.recv(1)
-    conversation.socket.settimeout(PATIENCE)
+    conversation.socket.settimeout(patience())
     client.type("1\n")
     assert conversation.read_texts(2) == ["PUT x", "1"]
 
@@ -321,7 +327,7 @@ def test_no_flag_is_set_on_descriptors_that_others_share(start: Start) -> None:
         before = [fcntl.fcntl(one, fcntl.F_GETFL) for one in (theirs_in, theirs_out)]
         client = start(stdin=theirs_in, stdout=theirs_out, stderr=theirs_out)
         os.write(ours_in, b"GET x\n")
-        assert select.select([ours_out], [], [], PATIENCE)[0]
+        assert select.select([ours_out], [], [], patience())[0]
         during = [fcntl.fcntl(one, fcntl.F_GETFL) for one in (theirs_in, theirs_out)]
         os.write(ours_in, b"DISCONNECT\n")
         assert client.wait() == 1
@@ -342,7 +348,7 @@ def test_descriptors_that_others_have_made_non_blocking_work_too(start: Start) -
         source.write(b"PUT x\n" + b"v" * 200 + b"\n" + b"GET x\n" * 100)
         source.close()
         received = b""
-        while select.select([output], [], [], PATIENCE)[0] and (octets := output.read(65536)):
+        while select.select([output], [], [], patience())[0] and (octets := output.read(65536)):
             received += octets
         assert received == b"PUT: OK\n" + (b"v" * 200 + b"\n") * 100
         assert client.end() == ("", "", 0)
@@ -412,16 +418,18 @@ def test_a_value_that_cannot_be_carried_is_refused_and_the_put_is_not_sent(
 ) -> None:
     client = start(port=fake.port)
     values = [b"\xff", "caf\u00e9".encode(), b"v" * (LONGEST_TEXT + 1), b"GET: ERROR"]
+    values.append(b"PUT \xff")  # which skips nothing: it is a value
     client.stdin.write(b"".join(b"PUT x\n" + value + b"\n" for value in values) + b"GET y\n")
     client.end_input()
     assert fake.accept().connect().serve() == ["GET y", "DISCONNECT"]
     out, notices, status = client.end()
     assert (out, status) == ("y\n", 1)
-    one, two, three, four = notices.splitlines()
+    one, two, three, four, five = notices.splitlines()
     assert one.startswith("line 2: the value has ") and "not an ASCII character" in one
     assert two.startswith("line 4: the value has ") and "not an ASCII character" in two
     assert three == "line 6: the value has 266 characters, at most 265 are allowed"
     assert four.startswith("line 8: the value 'GET: ERROR' cannot be stored")
+    assert five == "line 10: the value has the octet 0xFF, not an ASCII character"
 
 
 def test_the_longest_key_and_the_longest_value_go_through(run: Run) -> None:
@@ -445,8 +453,9 @@ def test_a_refused_put_in_whatever_case_takes_its_value_line_with_it(
     puts += ['"PUT x"', "'PUT x", "\0PUT x", "\u200bPUT x", "> PUT x", "P\0U\0T\0 x\0"]  # wrappings
     puts += ["\ufeffPUT x", "\x1b[200~PUT x", "\x1b[APUT x", "\x1bOAPUT x", "\uff30\uff35\uff34 x"]
     puts += ["\u0420UT x", "PUT\u00a0x"]  # a letter that looks like P, a space that is none
+    puts += ["kv> PUT x", "kv>PUT x", "bob> kv> put x"]  # copied from a terminal
     values = ["GET x", "DISCONNECT", "put x", "PUT x", "", "help", "caf\u00e9", "v" * 300, "x", "y"]
-    values += ["DISCONNECT", "GET x", "DELETE y"] * 7
+    values += ["DISCONNECT", "GET x", "DELETE y"] * 8
     client = start(port=fake.port)
     for put, value in zip(puts, values, strict=True):
         client.type(f"{put}\n{value}\nGET y\n")
@@ -514,7 +523,7 @@ def test_a_million_refusals_behind_one_reply_are_not_remembered(
     fake.accept().connect().read_to_end()
     assert client.wait() == 3
     client.stderr.close()
-    writer.join(PATIENCE)
+    writer.join(patience())
     assert taken < 500_000
 
 
@@ -797,7 +806,7 @@ def test_a_server_that_speaks_without_being_asked_is_left_and_is_status_3(
     assert client.wait() == 3
     out, notices, _ = client.end()
     assert out == ""
-    assert "'PUT: OK' to nothing" in notices
+    assert "'PUT: OK' without a command" in notices
 
 
 def test_a_server_whose_key_line_is_none_is_left_and_is_status_3(
@@ -865,7 +874,7 @@ def test_a_full_output_pipe_does_not_keep_it_from_noticing_the_server_going_away
         assert "connection lost" in client.read_line(client.stderr)  # stdout is still full
         assert client.process.poll() is None  # it has replies to hand over first
         received = b""
-        while select.select([output], [], [], PATIENCE)[0] and (octets := output.read(65536)):
+        while select.select([output], [], [], patience())[0] and (octets := output.read(65536)):
             received += octets
         assert received == (value.encode() + b"\n") * count
         assert client.wait() == 3
@@ -886,7 +895,7 @@ def test_an_output_nobody_reads_holds_the_commands_up(
             count += 1
     # A pipe of 64 KB, as much in the client, the window and a write under way.
     assert count < 128 * 1024 // LONGEST_TEXT + 3 * WINDOW
-    conversation.socket.settimeout(PATIENCE)
+    conversation.socket.settimeout(patience())
     assert client.read_line() == value + "\n"
 
 
@@ -918,24 +927,21 @@ def test_an_input_that_cannot_be_read_is_a_notice_and_status_1(
     server: Server, tmp_path: Path
 ) -> None:
     with open(tmp_path / "written", "wb") as write_only:
-        command = [sys.executable, "-m", "kv", "client", "--port", str(server.port)]
-        done = subprocess.run(command, cwd=ROOT, stdin=write_only, capture_output=True)
-    assert (done.stdout, done.returncode) == (b"", 1)
-    assert done.stderr == b"cannot read standard input: Bad file descriptor\n"
+        done = starts.run("-m", "kv", "client", "--port", str(server.port), stdin=write_only)
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert done.stderr == "cannot read standard input: Bad file descriptor\n"
 
 
 def test_the_status_is_right_even_if_nobody_can_be_told() -> None:
-    command = [sys.executable, "-m", "kv", "client", "--host", "a..b"]
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=full)
-    assert (done.stdout, done.returncode) == (b"", 3)
+        done = starts.run("-m", "kv", "client", "--host", "a..b", stderr=full)
+    assert (done.stdout, done.returncode) == ("", 3)
 
 
 def test_a_user_whose_name_is_not_ascii_has_an_id_all_the_same() -> None:
-    command = [sys.executable, "-m", "kv", "client", "--host", "a..b"]
     env = os.environ | {"LOGNAME": "José"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
-    assert (done.returncode, done.stderr.count(b"\n")) == (3, 1)
+    done = starts.run("-m", "kv", "client", "--host", "a..b", env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
 
 
 def test_a_full_disk_is_a_notice_and_status_1(start: Start) -> None:
@@ -964,7 +970,7 @@ def test_a_full_pipe_of_notices_does_not_keep_replies_from_coming(start: Start) 
         assert client.read_line() == "PUT: OK\n"
         client.end_input()
         received = b""
-        while select.select([notices], [], [], PATIENCE)[0] and (octets := notices.read(65536)):
+        while select.select([notices], [], [], patience())[0] and (octets := notices.read(65536)):
             received += octets
         assert received.count(b"'hello' is not a command") == received.count(b"\n") == 200
         assert client.end() == ("", "", 1)
@@ -1073,7 +1079,7 @@ def test_reading_pauses_while_too_many_replies_are_outstanding(
     fake.accept().connect().read_to_end()
     assert client.wait() == 3
     client.stdout.close()
-    writer.join(PATIENCE)
+    writer.join(patience())
     assert not writer.is_alive()
     assert taken < 500_000
 

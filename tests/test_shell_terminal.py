@@ -10,33 +10,22 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, ROOT, Server
+import starts
+from conftest import Server
 from fake import FakeServer
+from patience import patience
 from wire import LONGEST_TEXT, new_id
 
 from kv.link import WINDOW
 
 CTRL_C, CTRL_D, CTRL_V = b"\x03", b"\x04", b"\x16"
 STANDARD = ("stdin", "stdout", "stderr")
-
-#: Run in the client's process before the client: makes descriptor argv[1] the terminal whose keys
-#: make signals for it, and SIGINT one that is not ignored, as it is by whatever a script runs in
-#: the background. (Not `preexec_fn`, which must not be used while there are threads.)
-MAKE_CONTROLLING = """\
-import fcntl, os, signal, sys, termios
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-terminal = int(sys.argv[1])
-fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-os.close(terminal)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class Terminal:
@@ -45,14 +34,9 @@ class Terminal:
     def __init__(self, port: int, *args: str, **popen: Any) -> None:
         self.master, self.slave = os.openpty()
         self._seen = b""
-        client = [sys.executable, "-m", "kv", "client", "--port", str(port), *args]
-        self.process = subprocess.Popen(
-            [sys.executable, "-ISc", MAKE_CONTROLLING, str(self.slave), *client],
-            cwd=ROOT,
-            start_new_session=True,
-            pass_fds=[self.slave],
-            **{**dict.fromkeys(STANDARD, self.slave), **popen},
-        )
+        popen = {**dict.fromkeys(STANDARD, self.slave), **popen}
+        client = ("-m", "kv", "client", "--port", str(port), *args)
+        self.process = starts.start(*client, terminal=self.slave, **popen)
 
     def press(self, keys: bytes) -> None:
         """Types `keys`."""
@@ -61,7 +45,7 @@ class Terminal:
     def shown(self, until: str) -> str:
         """What the screen shows from where the last call left off, up to `until` and with it."""
         wanted = until.replace("\n", "\r\n").encode()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience()
         while wanted not in self._seen:
             ready = select.select([self.master], [], [], deadline - time.monotonic())[0]
             assert ready, f"waited in vain for {until!r} in {self._seen!r}"
@@ -79,7 +63,7 @@ class Terminal:
 
     def end(self) -> tuple[str, int]:
         """Waits for the client to end; what is left on the screen, and its exit status."""
-        status = self.process.wait(PATIENCE)
+        status = self.process.wait(patience())
         while select.select([self.master], [], [], 0)[0]:
             self._seen += os.read(self.master, 65536)
         text, self._seen = self._seen.decode(errors="backslashreplace"), b""

@@ -14,9 +14,10 @@ import pytest
 from certificates import CA, CLIENT, OTHER_CA, SERVER
 from conftest import Server
 from fake import Conversation, FakeServer, opened
+from patience import patience
 from test_interop import CONVERSATION, NODE, OUR_CLIENT, PROGRAMS, ROOT, as_lines
 from test_tls_server import OPENSSL, OPTIONS
-from wire import KEY, TIMEOUT, from_line, new_id, parse_public_key
+from wire import KEY, from_line, new_id, parse_public_key
 
 from kv import Client
 from kv.protocol.cipher import PrivateKey
@@ -37,7 +38,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def library(port: int, **options: object) -> Client:
-    options = {"tls": CA, "client_id": new_id(), "timeout": TIMEOUT, "key": OUR_KEY, **options}
+    options = {"tls": CA, "client_id": new_id(), "timeout": patience(), "key": OUR_KEY, **options}
     return Client("127.0.0.1", port, **options)  # type: ignore[arg-type]
 
 
@@ -138,14 +139,8 @@ def test_the_command_line_talks_tls(start_server: StartServer, run_kv: RunKv) ->
     assert refused.returncode == 3
     assert refused.stderr == "cannot connect: the peer wants a certificate from us\n"
     own = ("--tls-cert", CLIENT[0], "--tls-key", CLIENT[1], "--tls-name", "localhost")
-    taken = subprocess.run(
-        [sys.executable, "-m", "kv", *address, *own],
-        input=b"PUT a\nblue\nGET a\n",
-        capture_output=True,
-        cwd=ROOT,
-        timeout=TIMEOUT,
-    )
-    assert (taken.returncode, taken.stdout, taken.stderr) == (0, b"PUT: OK\nblue\n", b"")
+    taken = run_kv(*address, *own, input="PUT a\nblue\nGET a\n")
+    assert (taken.returncode, taken.stdout, taken.stderr) == (0, "PUT: OK\nblue\n", "")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +201,7 @@ def test_a_servers_last_reply_is_not_taken_for_complete_if_it_is_cut_off() -> No
             kv.get("x")
 
 
-def test_a_raw_script_whose_replies_are_cut_off_has_status_3() -> None:
+def test_a_raw_script_whose_replies_are_cut_off_has_status_3(run_kv: RunKv) -> None:
     def cut_off(conversation: Conversation) -> None:
         conversation.connect()
         conversation.read_octets()
@@ -216,12 +211,10 @@ def test_a_raw_script_whose_replies_are_cut_off_has_status_3() -> None:
 
     with Wrapped() as fake:
         fake.behave(cut_off)
-        command = [*OUR_CLIENT, "--port", str(fake.port), "--tls-ca", CA, "--raw"]
-        ended = subprocess.run(
-            command, input=b"GET x\n", capture_output=True, cwd=ROOT, timeout=TIMEOUT
-        )
-    assert ended.stdout == b"half of it\n"
-    assert b"connection lost: the connection was cut off" in ended.stderr
+        address = ("client", "--port", str(fake.port), "--tls-ca", CA)
+        ended = run_kv(*address, "--raw", input="GET x\n")
+    assert ended.stdout == "half of it\n"
+    assert "connection lost: the connection was cut off" in ended.stderr
     assert ended.returncode == 3
 
 
@@ -237,7 +230,7 @@ def test_our_client_talks_to_nodes_tls(tmp_path: Path) -> None:
                 input=as_lines([text for text, _ in CONVERSATION[:-3]]),
                 capture_output=True,
                 cwd=ROOT,
-                timeout=TIMEOUT,
+                timeout=patience(),
             )
         finally:
             node.kill()
@@ -283,7 +276,7 @@ def test_our_client_talks_to_openssl() -> None:
         def read_line() -> bytes:
             line = b""
             while not line.endswith(b"\n"):
-                assert select.select([source], [], [], TIMEOUT)[0], line
+                assert select.select([source], [], [], patience())[0], line
                 line += os.read(source.fileno(), 1)
             return line
 

@@ -16,9 +16,19 @@ from typing import Any
 import pytest
 from certificates import CA, CLIENT, ENCRYPTED_KEY, OTHER_CA, SERVER, STRANGER
 from conftest import Server
+from crafted import (
+    APPLICATION_DATA,
+    ASKED,
+    CRAFTED,
+    HANDSHAKE,
+    KEY_UPDATE,
+    Crafter,
+    logging_context,
+)
+from patience import patience
 from test_interop import CONVERSATION, NODE, PROGRAMS, as_lines
 from tls_peer import TlsSocket, trusting
-from wire import KEY, TIMEOUT, Peer, from_line, new_id, open_line, parse_public_key
+from wire import KEY, Peer, from_line, new_id, open_line, parse_public_key
 
 OPENSSL = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not on this machine")
 OPTIONS = ("--tls-cert", SERVER[0], "--tls-key", SERVER[1])
@@ -162,6 +172,15 @@ def test_sighup_has_the_certificates_read_again(start_server: StartServer, tmp_p
     assert server.stop() == 0
 
 
+def test_under_nohup_sighup_is_ignored_and_the_log_says_so(start_server: StartServer) -> None:
+    server = start_server(*OPTIONS, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    server.wait_for_log("WARNING SIGHUP is ignored, as it was at the start")
+    with TlsPeer(server.port) as peer:
+        server.signal(signal.SIGHUP)
+        peer.handshake().connect(new_id())
+    assert "SIGHUP received" not in server.log()
+
+
 # --- ends --------------------------------------------------------------------------------------
 
 
@@ -236,12 +255,49 @@ def test_one_octet_at_a_time_is_a_handshake_too(tls_server: Server) -> None:
         peer.socket.tcp = tcp
 
 
+@pytest.mark.parametrize(
+    ("octets", "why"),
+    [
+        (b"", "the peer ended the connection in the TLS handshake"),
+        (b"\x15\x03\x03\x00\x02\x01\x00", "the peer ended the connection in the TLS handshake"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "the peer says: handshake failure"),
+        (b"\x17\x03\x03\x00\x40" + bytes(64), "TLS failed: "),
+    ],
+    ids=["FIN", "close_notify", "an alert", "early data"],
+)
+def test_an_odd_client_is_one_line_in_the_log(tls_server: Server, octets: bytes, why: str) -> None:
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    with Peer(tls_server.port) as client:
+        client.send_raw(outgoing.read() + octets)
+        client.half_close()
+        client.read_to_end()
+        tls_server.wait_for_log(f"127.0.0.1:{client.port}: {why}")
+        assert len(tls_server.log_lines(f":{client.port}: ")) == 1
+
+
+@CRAFTED
+def test_a_reply_waits_for_the_rest_of_a_message_that_has_begun(
+    tls_server: Server, tmp_path: Path
+) -> None:
+    with TlsPeer(tls_server.port, logging_context(tmp_path / "keys")) as peer:
+        peer.handshake()
+        crafter = Crafter(tmp_path / "keys")
+        crafter.record(APPLICATION_DATA, b"what `handshake` has sent")
+        said = crafter.record(APPLICATION_DATA, KEY.seal(f"CONNECT {new_id()}".encode()))
+        peer.socket.tcp.sendall(said + crafter.record(HANDSHAKE, KEY_UPDATE))
+        assert peer.silent()
+        peer.socket.tcp.sendall(crafter.record(HANDSHAKE, ASKED))
+        assert peer.read_text() == "CONNECT: OK"
+
+
 # --- strangers ---------------------------------------------------------------------------------
 
 
 def test_pythons_blocking_ssl_talks_to_it(tls_server: Server) -> None:
     with (
-        socket.create_connection(("127.0.0.1", tls_server.port), TIMEOUT) as tcp,
+        socket.create_connection(("127.0.0.1", tls_server.port), patience()) as tcp,
         trusting().wrap_socket(
             tcp, server_hostname="localhost", suppress_ragged_eofs=False
         ) as sock,
@@ -260,7 +316,7 @@ def test_nodes_tls_talks_to_it(tls_server: Server) -> None:
     texts = [f"CONNECT {new_id()}", *(said for said, _ in CONVERSATION), "DISCONNECT"]
     heard = ["CONNECT: OK", *(reply for _, reply in CONVERSATION if reply is not None)]
     command = ["node", str(PROGRAMS / "client.js"), str(tls_server.port), CA]
-    ended = subprocess.run(command, input=as_lines(texts), capture_output=True, timeout=30)
+    ended = subprocess.run(command, input=as_lines(texts), capture_output=True, timeout=patience(3))
     assert ended.stdout == as_lines([*heard, "DISCONNECT: OK"]), ended.stderr
 
 
@@ -297,7 +353,7 @@ def test_openssl_talks_to_it_and_new_keys_change_nothing(tls_server: Server) -> 
             nonlocal heard
             assert process.stdout
             while len(found := re.findall(what, heard, re.M)) < count:
-                assert select.select([process.stdout], [], [], TIMEOUT)[0], heard
+                assert select.select([process.stdout], [], [], patience())[0], heard
                 octets = process.stdout.read(65536)
                 assert octets, heard
                 heard += octets

@@ -80,7 +80,7 @@ def test_the_trace_of_one_put_reads_as_a_story(start_server: Callable[..., Serve
 
 def test_the_clients_end_of_it(start_server: Callable[..., Server], run_kv: Any) -> None:
     port = str(start_server().port)
-    done = run_kv("client", "--trace", "--id", "a", "--port", port, input="PUT k\nv\n", stdin=None)
+    done = run_kv("client", "--trace", "--id", "a", "--port", port, input="PUT k\nv\n")
     assert done.stdout == "PUT: OK\n"
     in_order(
         [

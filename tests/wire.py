@@ -12,9 +12,9 @@ import struct
 from dataclasses import dataclass
 
 import rsa
+from patience import patience
 from tls_peer import TlsSocket
 
-TIMEOUT = 10.0  #: seconds for any one socket operation: never waited out when all is well
 BLOCK = 64  #: octets of an RSA block under a 512-bit key
 STEP = BLOCK - 11  #: octets of text in a full block
 LONGEST_TEXT = 5 * STEP
@@ -168,7 +168,7 @@ class Peer:
         self.key = key
         self.server_key: tuple[int, int] | None = None
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.socket.settimeout(TIMEOUT)
+        self.socket.settimeout(patience())
         if small_buffers:
             # What a peer does not read fills the kernels' buffers first, and on loopback that
             # takes megabytes. With small segments and a small window it takes a few kilobytes.
@@ -279,7 +279,7 @@ class Peer:
         except BlockingIOError:
             return True
         finally:
-            self.socket.settimeout(TIMEOUT)
+            self.socket.settimeout(patience())
         return False
 
     def close(self) -> None:
@@ -305,6 +305,7 @@ class Barrier:
         A server with work left over does some of it in every turn: for `n` messages that it has
         received, `n` turns are enough, unless it is waiting for their sender.
         """
+        self.peer.socket.settimeout(patience())
         for _ in range(turns):
             assert self.peer.ask("GET nothing") == "GET: ERROR"
 

@@ -1,17 +1,18 @@
 """Connecting without blocking: to the first of several addresses that answers (33).
 
-Generic: hands the connected socket on and forgets it.
+Generic: the connector hands the connected socket on and forgets it.
 
-Some facts about connecting. It takes a packet there and one back, and somebody at the other end to
-send it; a packet that is swallowed is sent again for two minutes. On a non-blocking socket
-`connect` begins all that and says EINPROGRESS. When the matter is decided, either way, the socket
-becomes writable, and SO_ERROR tells which way.
+Some facts about connecting. The client's kernel sends a packet, and the server's kernel answers. If
+no answer comes, the client's kernel sends the packet again, for about two minutes. On a
+non-blocking socket `connect` starts this and says EINPROGRESS. When it has succeeded or failed, the
+socket becomes writable, and SO_ERROR tells which.
 
 Some facts about several addresses. A name often has an IPv6 and an IPv4 address, and the way to
-one of them may swallow every packet. Whoever tries one after the other waits there until the time
-is over, though the next would answer at once (48). RFC 8305 ("happy eyeballs") has a better plan.
-The families take turns; the next attempt begins when one has failed, or after a quarter of a
-second, while the earlier ones go on; the first to connect wins, and the others are closed.
+one of them may swallow every packet. A client that tries one after the other waits there until its
+time is over, although the next address would answer at once (48). RFC 8305 ("happy eyeballs") has a
+better plan. The families take turns. A further attempt begins when one has failed, or after a
+quarter of a second, while the earlier ones go on. The first to connect wins, and the others are
+closed.
 """
 
 import errno
@@ -39,7 +40,7 @@ class Attempt:
     registration: Registration
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the attempt."""
         self.registration.set(0)
         self.sock.close()
 
@@ -47,8 +48,8 @@ class Attempt:
 class Connector:
     """Attempts, a quarter of a second apart, until one connects or all have failed.
 
-    `connected` gets the socket; `failed` the last error. `timeout`, in seconds, bounds the whole:
-    an address that refuses at once leaves its time to the others.
+    `connected` gets the socket, or `failed` the last error. `timeout`, in seconds, bounds all
+    attempts together.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Connector:
         self._failed = failed
         self.address: Address = ("", 0)  # the one that was connected to
         self._error: OSError = ConnectionError("no address")
-        # With a short timeout and many addresses each is still tried before the time is over.
+        # With a short timeout and many addresses, the steps are shorter, so that each has its try.
         self._stagger = min(STAGGER, timeout / max(1, len(addresses)))
         self._next: Timer | None = None
         self._deadline = reactor.call_later(timeout, self._timed_out)
@@ -74,7 +75,7 @@ class Connector:
         reactor.call_soon(self._try_next)
 
     def close(self) -> None:
-        """Gives up: neither callback is called any more."""
+        """Gives up. No callback comes after this."""
         self._over = True
         self._addresses.clear()
         self._deadline.cancel()
@@ -86,7 +87,7 @@ class Connector:
         self._cancel_next()
         while self._addresses:
             if self._begin(*self._addresses.popleft()):
-                if self._addresses:  # which need not wait until this one has been decided (48)
+                if self._addresses:  # the next one does not wait for the end of this one (48)
                     self._next = self._reactor.call_later(self._stagger, self._try_next)
                 return
         if not self._attempts and not self._over:
@@ -94,7 +95,7 @@ class Connector:
             self._failed(self._error)
 
     def _begin(self, family: int, address: Address) -> bool:
-        """Begins an attempt; whether there is anything to wait for."""
+        """Begins an attempt. False if it has failed already."""
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:  # this machine has no such address family
@@ -106,7 +107,7 @@ class Connector:
             sock.close()
             self._error = failure(status, address)
             return False
-        # Writable means decided, not connected: SO_ERROR tells which.
+        # Writable means that the attempt is over, not that it succeeded: SO_ERROR tells.
         registration = self._reactor.register(sock, lambda _: self._decided(attempt))
         attempt = Attempt(sock, address, registration)
         registration.set(WRITE)
@@ -119,7 +120,7 @@ class Connector:
         if status:
             attempt.close()
             self._error = failure(status, attempt.address)
-            self._try_next()  # at once: whoever refuses leaves the time to the others
+            self._try_next()  # at once: an address that refuses leaves its time to the others
             return
         attempt.registration.set(0)
         self.address = attempt.address
@@ -149,9 +150,9 @@ def verdict(sock: socket.socket) -> int:
     status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if not status:
         try:
-            # Connecting to a port of the ephemeral range that nobody listens on may pick that very
-            # port to come from, and TCP then connects the socket to itself. (The address that was
-            # asked for does not show it: 0.0.0.0 connects to 127.0.0.1.)
+            # The kernel picks a free port to connect from. If nobody listens on the port to connect
+            # to, it may pick just that one, and TCP then connects the socket to itself. (Compare
+            # these two, and not the address asked for: 0.0.0.0 connects to 127.0.0.1.)
             if sock.getsockname() == sock.getpeername():
                 status = errno.ECONNREFUSED
         except OSError:  # the peer has reset it meanwhile
@@ -160,5 +161,5 @@ def verdict(sock: socket.socket) -> int:
 
 
 def failure(status: int, address: Address) -> OSError:
-    """The error of an attempt; OSError picks its subclass (`TimeoutError`) from the number."""
+    """The error of an attempt. `OSError` chooses its subclass by the number (`TimeoutError`)."""
     return OSError(status, f"{os.strerror(status)} ({shown(address)})")

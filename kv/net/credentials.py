@@ -1,7 +1,7 @@
-"""Certificates, keys and authorities: PEM files to the contexts that `Tls` works with.
+"""Certificates, keys and authorities: from PEM files to the contexts that `Tls` works with.
 
-Optional, as `tls` is. Reading a file blocks, if shortly (47): a server does it before its reactor
-runs, and once more whenever it is told to.
+Optional, as `tls` is. Reading a file blocks for a short time (47). So a server reads its files
+before the reactor runs, and again only when a signal asks for it.
 """
 
 import os
@@ -14,26 +14,27 @@ from typing import Literal
 
 from kv.net.tls import Tls
 
-#: Session tickets sent after a handshake. They let a client come back with a shorter one; ours come
-#: for long. And they are records that nobody asked for: a client that sends, closes and has not
-#: read them resets its own connection, and what it sent is lost (53). OpenSSL would send two.
+#: Session tickets that the server sends after a handshake. With one, a client's next handshake is
+#: shorter. kv's clients stay connected, so it gains them little. And tickets do harm: a client that
+#: sends and closes without reading them resets its own connection, and what it sent is lost (53).
+#: OpenSSL would send two.
 TICKETS = 0
 
 
 class CredentialsError(ValueError):
-    """A file with a certificate, a key or authorities cannot be used; says which, and why."""
+    """A file with a certificate, a key or authorities cannot be used. Says which, and why."""
 
 
 def server_tls(certificate: str, key: str, client_ca: str | None = None) -> Callable[[], Tls]:
-    """Reads the files for `server_context` now; what makes a `Tls` for each connection."""
+    """Reads the files now. Returns a function that makes a `Tls` for one connection."""
     return partial(Tls, server_context(certificate, key, client_ca))
 
 
 def client_tls(tls: ssl.SSLContext | str | os.PathLike[str] | Literal[True], name: str) -> Tls:
-    """For one connection to the server of this name; what `kv.Client` takes as `tls`.
+    """A `Tls` for one connection to the server with this name.
 
-    `tls` is a context, a file with the authorities to be believed, or True for the system's.
-    Raises `ValueError` if the file or the name cannot be used.
+    `tls` is a context, a file with the authorities to trust, or True for the system's. Raises
+    `ValueError` if the file or the name cannot be used.
     """
     if not isinstance(tls, ssl.SSLContext):
         tls = client_context(None if tls is True else os.fspath(tls))
@@ -41,9 +42,9 @@ def client_tls(tls: ssl.SSLContext | str | os.PathLike[str] | Literal[True], nam
 
 
 def server_context(certificate: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
-    """For a server with this certificate, its chain behind it, and its key, both in PEM.
+    """A context for a server with this certificate, its chain behind it, and its key (PEM).
 
-    With `client_ca`, only clients with a certificate of those authorities get in. Raises
+    With `client_ca`, only clients with a certificate from those authorities are accepted. Raises
     `CredentialsError`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -59,9 +60,9 @@ def server_context(certificate: str, key: str, client_ca: str | None = None) -> 
 def client_context(
     ca: str | None = None, certificate: str | None = None, key: str | None = None
 ) -> ssl.SSLContext:
-    """For a client that believes the authorities in the file `ca`, or the system's.
+    """A context for a client that trusts the authorities in the file `ca`, or the system's.
 
-    With a certificate and its key for servers that want one. Raises `CredentialsError`.
+    `certificate` and `key` are for servers that ask for one. Raises `CredentialsError`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -75,12 +76,12 @@ def client_context(
 
 
 def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Reads both, and sees that they belong together. Raises `CredentialsError`."""
+    """Reads both, and checks that they belong together. Raises `CredentialsError`."""
     check_file(certificate)
     check_file(key)
 
     def password() -> str:
-        # Left to itself, OpenSSL asks the terminal, and a server waits for an answer for ever.
+        # By default, OpenSSL asks at the terminal, and a server would wait for ever.
         raise CredentialsError(f"the key in {key} is encrypted: decrypt it (openssl pkey)")
 
     try:
@@ -96,7 +97,7 @@ def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> Non
 
 
 def load_authorities(context: ssl.SSLContext, ca: str) -> None:
-    """Reads the authorities to be believed. Raises `CredentialsError`."""
+    """Reads the authorities to trust. Raises `CredentialsError`."""
     check_file(ca)
     try:
         context.load_verify_locations(ca)
@@ -107,9 +108,9 @@ def load_authorities(context: ssl.SSLContext, ca: str) -> None:
 
 
 def check_file(path: str) -> None:
-    """Raises `CredentialsError` unless it is a file, which can be read, again and again.
+    """Raises `CredentialsError` unless `path` is a regular file that can be read.
 
-    To open a FIFO that nobody writes to would wait for ever.
+    To open a FIFO without a writer would block for ever.
     """
     try:
         regular = stat.S_ISREG(Path(path).stat().st_mode)

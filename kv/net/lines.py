@@ -2,43 +2,43 @@
 
 What is wanted:
 
-- `feed` takes octets however they were cut (1); `next` gives an iterator of complete lines without
-  LF. What is not taken from the iterator stays there.
-- No more than one `feed` and one incomplete line is ever kept (2). A line too long is noticed as
-  soon as that is certain. Whoever takes lines hears of it after the lines before it.
-- O(n) in the octets fed. An incomplete line is collected in a `bytearray`, to which appending is
-  amortised O(1) an octet. Only what is new is searched for LF, as what is old has none.
+- `feed` takes octets, wherever they were cut (1). `next` gives an iterator of complete lines
+  without LF. A line that is not taken from the iterator stays there.
+- At most one `feed` and one incomplete line are kept (2). A line that is too long is noticed at
+  once, and reported after the lines before it.
+- The work is O(n) in the octets fed. A `bytearray` collects an incomplete line: appending to it is
+  amortised O(1) an octet. Only new octets are searched for LF, because the old ones have none.
 
-How: one `split` cuts BATCH lines at a fraction of what cutting them off one by one costs. What is
-behind them waits uncut, and is copied once for each BATCH lines.
+How: one `split` cuts BATCH lines, which costs a fraction of cutting them off one by one. The octets
+behind them wait uncut, and are copied once for each BATCH lines.
 """
 
 from collections.abc import Iterator
 from copy import copy
 from operator import length_hint
 
-#: Lines cut at a time. Cutting all of a feed at once would make many small objects of it, which
-#: take far more memory than the octets did.
+#: Lines cut at a time. To cut a whole feed at once would make many small objects, which take far
+#: more memory than the octets.
 BATCH = 64
 
 
 class Lines:
-    """The lines in what one peer sends; none, with its LF, has more than `size` octets."""
+    """The lines in what one peer sends. A line, its LF included, has at most `size` octets."""
 
     __slots__ = ("_cut", "_lines", "_longest", "_partial", "rest", "too_long")
 
     def __init__(self, size: int) -> None:
         self._longest = size - 1  # without LF
-        self._partial: bytes | bytearray = b""  # an incomplete line; a bytearray if there is one
-        self.rest = b""  # lines that are not cut yet: empty, or there is an LF in it
-        self._lines: Iterator[bytes] = iter(())  # cut, and not taken
+        self._partial: bytes | bytearray = b""  # an incomplete line, if not empty a bytearray
+        self.rest = b""  # octets with lines that are not cut yet: empty, or they have an LF
+        self._lines: Iterator[bytes] = iter(())  # lines that are cut and not taken
         self._cut = 0
-        self.too_long = False  # what follows the lines that are there is too long for a line
+        self.too_long = False  # a line that is too long follows the complete lines
 
     def feed(self, data: bytes) -> Iterator[bytes] | None:
-        """Adds octets, at least one; to be called when no line is `waiting`.
+        """Adds at least one octet. Call it only when no line is `waiting`.
 
-        Returns what `next` would, or None if there is no complete line.
+        Returns what `next` would return, or None if there is no complete line.
         """
         if self._partial:
             self._partial += data
@@ -64,7 +64,7 @@ class Lines:
         return cut
 
     def _check(self, lines: list[bytes]) -> None:
-        """Cuts what is too long off `lines`, and forgets all that is behind it."""
+        """Removes the first line that is too long, and everything behind it."""
         if max(map(len, lines)) > self._longest:
             number = next(n for n, line in enumerate(lines) if len(line) > self._longest)
             del lines[number:]
@@ -72,7 +72,7 @@ class Lines:
             self.too_long = True
 
     def next(self) -> Iterator[bytes]:
-        """Up to BATCH complete lines, in order; those that are not taken from it stay."""
+        """Up to BATCH complete lines, in order. Lines that are not taken from it stay."""
         if self.rest and not length_hint(self._lines):
             rest, self.rest = self.rest, b""
             return self.feed(rest) or self._lines
@@ -85,17 +85,17 @@ class Lines:
 
     @property
     def octets(self) -> tuple[int, int]:
-        """How many are kept: of an incomplete line, and of lines that wait, LFs included."""
+        """Octets kept: of an incomplete line, and of complete lines with their LFs."""
         cut = list(copy(self._lines))
         return len(self._partial), sum(map(len, cut)) + len(cut) + len(self.rest)
 
     @property
     def taken(self) -> int:
-        """How many lines were taken so far."""
+        """How many lines have been taken."""
         return self._cut - length_hint(self._lines)
 
     def clear(self) -> None:
-        """Forgets everything that was not taken."""
+        """Forgets every octet that was not taken."""
         self._cut = self.taken
         self._lines = iter(())
         self.rest = self._partial = b""

@@ -1,15 +1,15 @@
 """Accepting connections without blocking, and opening the sockets to accept them on.
 
-Generic: hands each accepted socket on and forgets it.
+Generic: the listener hands each accepted socket on and forgets it.
 
-Some facts about accepting. The kernel shakes hands with whoever connects, and asks nobody: the
-connection is established before the program knows of it, and waits in the listening socket's queue.
-While somebody is in the queue the socket is readable; `accept` takes the first one out, as a socket
-of its own. Not to call `accept` is thus all it takes to let people wait (19), and whatever goes
-wrong with one who waits comes out of `accept`, too (17). When the queue, the backlog, is full, the
-kernel drops the packets of whoever else comes, and their kernel sends them again. So connecting
-takes long, or times out. On Linux such a client may also believe that it is connected, and be reset
-later.
+Some facts about accepting. The kernel does TCP's handshake with every client, and does not ask the
+program. The connection is established before the program knows of it, and waits in the listening
+socket's queue. While the queue is not empty, the socket is readable. `accept` takes the first
+connection out, as a new socket. So a server that does not call `accept` lets its clients wait (19).
+If a waiting connection breaks, `accept` reports that, too (17). When the queue, the backlog, is
+full, the server's kernel drops the packets of further clients, and their kernels send them again.
+So connecting takes long, or times out. On Linux such a client may also believe that it is
+connected, and be reset later.
 """
 
 import errno
@@ -27,13 +27,13 @@ peers = logging.getLogger(PEERS)
 
 #: Connections that may wait in the queue; the kernel may have a lower limit (listen(2)).
 BACKLOG = 1024
-#: Connections accepted in one turn. Unbounded, a flood of them would starve the clients there are.
+#: Connections accepted in one turn. Without a bound, a flood of them would starve the clients.
 BATCH = 64
-#: Seconds to leave the listener alone when descriptors or memory have run out.
+#: Seconds until the next `accept` when descriptors or memory have run out.
 RETRY = 0.5
 
-#: accept(2): errors that belong to the one connection that was about to be accepted (17). Linux
-#: passes on what already went wrong with its network; EPERM is a firewall's.
+#: Errors of `accept` that concern one waiting connection, not the listener (17). Linux passes on
+#: the network errors of that connection. EPERM comes from a firewall (accept(2)).
 DEAD_CONNECTION = {
     errno.ECONNABORTED,
     errno.EPROTO,
@@ -64,29 +64,29 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._retry: Timer | None = None
-        self._exhausted = False  # descriptors or memory: said once, until nobody waits any more
+        self._exhausted = False  # out of descriptors or memory; logged once
         self._paused = False
-        self._done: Callback | None = None  # once `finish` was called
-        self._most = 0  # connections that it may still accept
-        # Between readiness and `accept` the connection may be gone: a blocking listener would
-        # then sleep until the next one comes (5).
+        self._done: Callback | None = None  # set by `finish`
+        self._most = 0  # how many connections `finish` may still accept
+        # Between readiness and `accept` the connection may be gone. A blocking listener would then
+        # sleep until the next one comes (5).
         sock.setblocking(False)
         self._registration = reactor.register(sock, lambda _: self._ready())
         self._registration.set(READ)
 
     @property
     def address(self) -> Address:
-        """Where it listens; the port is the real one even if 0 was asked for."""
+        """The address of the socket. The port is the real one, even if 0 was asked for."""
         address: Address = self._sock.getsockname()
         return address
 
     @property
     def listening(self) -> bool:
-        """Whether it is not closed."""
+        """Whether the socket is open."""
         return self._sock.fileno() >= 0
 
     def pause(self) -> None:
-        """Stops accepting; the kernel queues up to BACKLOG connections (19)."""
+        """Stops accepting. The kernel queues up to BACKLOG connections (19)."""
         self._paused = True
         self._registration.set(0)
 
@@ -97,10 +97,11 @@ class Listener:
             self._watch()
 
     def finish(self, done: Callback) -> None:
-        """Accepts those who are in the queue by now, then closes and calls `done`.
+        """Accepts the connections that are in the queue by now, then closes and calls `done`.
 
-        They are connected as far as they know, and what they have sent is acknowledged. To close
-        the socket would reset them (46). Who comes meanwhile is accepted, too, up to a bound.
+        Their clients believe that they are connected, and what they sent was acknowledged. To close
+        the socket would reset them (46). Connections that come meanwhile are accepted, too, up to a
+        bound.
         """
         self._done = done
         self._most = BACKLOG
@@ -108,7 +109,7 @@ class Listener:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        self._registration.set(0)  # an empty queue raises no readiness: it has to be looked at
+        self._registration.set(0)  # an empty queue gives no readiness, so a deferred call looks
         self._reactor.call_soon(self._ready)
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class Listener:
         self._sock.close()
 
     def refuse(self) -> int:
-        """Stops listening; how many were in the queue, and are reset."""
+        """Stops listening and resets the connections in the queue. Returns their number."""
         if not self.listening:
             return 0
         refused = 0
@@ -132,7 +133,7 @@ class Listener:
             except OSError as error:
                 if error.errno in DEAD_CONNECTION:
                     continue
-                refused += 1  # no descriptor, so nobody knows how many there are
+                refused += 1  # no descriptor is left, so the number stays unknown: at least one
                 break
             refused += 1
         self.close()
@@ -142,7 +143,7 @@ class Listener:
         if not self.listening:
             return
         for _ in range(BATCH):
-            if self._paused:  # by what was accepted just now
+            if self._paused:  # the last connection has reached the limit
                 return
             try:
                 sock, address = self._sock.accept()
@@ -176,10 +177,10 @@ class Listener:
             self._done()
 
     def _back_off(self, error: OSError) -> None:
-        """Looks away for a moment.
+        """Does not watch the listener for a moment.
 
-        The connection stays in the kernel's queue, and so the listener stays readable: without
-        this, the loop would spin until a descriptor comes free (18).
+        The connection stays in the kernel's queue, so the listener stays readable. Without this
+        pause, the loop would spin until a descriptor is free (18).
         """
         if not self._exhausted:
             log.warning("cannot accept connections: %s", error.strerror)
@@ -195,7 +196,7 @@ class Listener:
             self._watch()
 
     def _watch(self) -> None:
-        """Waits for somebody to come; looks away for a moment if the selector has no room."""
+        """Watches the listener, or backs off if the selector has no room."""
         try:
             self._registration.set(READ)
         except OSError as error:
@@ -203,17 +204,17 @@ class Listener:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address that `host` has, all on one port.
+    """A listening socket for every address that `host` has, all on one port.
 
-    With port 0 the kernel picks the first one's port, and the others must get the same. Raises
-    `OSError`. Resolving the name may block: call this before the reactor runs (27).
+    With port 0 the kernel picks a port for the first, and the others must get the same. Raises
+    `OSError`. Resolving the name may block, so call this before the reactor runs (27).
     """
     addresses = resolve(host, port, socket.AI_PASSIVE)
     for attempt in range(10):
         try:
             return _listen_on_all(addresses, port)
         except OSError as error:
-            # The port that the kernel picked for one address was taken under another.
+            # The port that the kernel picked for one address is in use under another.
             if port or error.errno != errno.EADDRINUSE or attempt == 9:
                 raise
     raise AssertionError("unreachable")
@@ -246,13 +247,13 @@ def _listen_on_all(addresses: list[tuple[int, Address]], port: int) -> list[sock
 def _listen_on(family: int, address: Address, dual_stack: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # The side that closes first remembers a connection for a minute (TIME_WAIT), in case late
-        # packets arrive. Without this, such connections of an earlier run keep the port (20).
-        # On Linux it does not let two servers listen at once. The BSDs and macOS let one have the
-        # wildcard address and another a specific address of the same port.
+        # The kernel of the side that closes first remembers a connection for a minute (TIME_WAIT),
+        # in case late packets arrive. Without this option, such connections of an earlier run keep
+        # the port (20). On Linux, two servers still cannot listen at once. On the BSDs and macOS,
+        # one server can have the wildcard address and another a specific address of the same port.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # The default differs between systems; `::` alone is to serve IPv4, too (20).
+            # The default differs between systems. `::` alone also serves IPv4 (20).
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual_stack else 1)
         sock.bind(address)
         sock.listen(BACKLOG)

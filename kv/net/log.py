@@ -1,7 +1,7 @@
 """The log: one record, one line, to a descriptor that nobody waits for.
 
-Generic: knows records, not what they say. Whoever reads the log may be slow, and whoever causes
-records may be a crowd: neither may stop the reactor, or fill the disk.
+Generic: knows records, not what they say. The log's reader may be slow, and a crowd of peers may
+cause records. Neither may stop the reactor, or fill the disk.
 """
 
 import errno
@@ -12,10 +12,10 @@ import time
 
 from kv.net.stdio import escaped, opened_anew, writable
 
-#: For what happens to single peers. There may be a crowd of them, so their records are bounded.
+#: The logger for what happens to single peers. There may be many, so its records are bounded.
 PEERS = "kv.peers"
-#: Records about peers in one second; what is beyond is counted. Each of five thousand that are
-#: reset in a second would otherwise have its line (38).
+#: Records about peers in one second. Further ones are counted. If five thousand connections are
+#: reset in a second, the log must not get five thousand lines (38).
 MOST = 200
 
 
@@ -25,24 +25,24 @@ def plural(count: int, noun: str) -> str:
 
 
 class LogHandler(logging.Handler):
-    """Logs to a descriptor, never waiting for it.
+    """Logs to a descriptor, and never waits for it.
 
-    A reader that does not read (`2>&1 | less`) fills the pipe, and a log call that waits for it
-    stops the reactor. What cannot be written is dropped and counted, and the count is told when
-    there is room again (30).
+    If the reader stops reading (`2>&1 | less`), the pipe fills. A log call that waits for it would
+    stop the reactor. So records that do not fit are dropped and counted. When there is room again,
+    the log says how many (30).
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = opened_anew(descriptor, os.O_WRONLY)
         self._dropped = 0
-        self._torn = False  # a record was written in part: the next one begins a new line
-        self._second = 0  # of the monotonic clock,
-        self._said = 0  # and the records about peers in it
+        self._torn = False  # a record was written in part, so the next one begins a new line
+        self._second = 0  # the current second of the monotonic clock
+        self._said = 0  # records about peers in this second
         self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record if that can be done at once."""
+        """Writes the record, if the descriptor takes it at once."""
         second = int(time.monotonic())
         if second != self._second:
             self._second = second
@@ -54,7 +54,7 @@ class LogHandler(logging.Handler):
         self._say(self.format(record))
 
     def close(self) -> None:
-        """Says what is still to be said; the interpreter calls this at its end, too."""
+        """Writes the last count. The interpreter also calls this at its end."""
         self._say_how_many_more()
         super().close()
 
@@ -86,9 +86,9 @@ class Formatter(logging.Formatter):
     """One record, one line; only a traceback has more."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The record's line, control characters escaped."""
+        """The record's line, with control characters escaped."""
         return escaped(super().formatMessage(record))
 
     def formatException(self, ei: object) -> str:  # noqa: N802
-        """The traceback, control characters but its own line feeds escaped."""
+        """The traceback, with control characters escaped, except for its own line feeds."""
         return "\n".join(map(escaped, super().formatException(ei).split("\n")))  # type: ignore[arg-type]

@@ -1,30 +1,30 @@
 """The loop: readiness, timers, deferred calls, and what comes from outside: signals, threads.
 
-Generic: knows nothing of streams, lines or keys. Its selector and its clock are handed in, so a
-simulation can supply both. One turn of the loop is:
+Generic: the reactor knows nothing of streams, lines or keys. It gets its selector and its clock as
+arguments, so a simulation can supply both. One turn of the loop is:
 
-1. sleep until a descriptor is ready, the next timer is due, or not at all if calls are deferred;
-2. call back whoever is ready;
+1. sleep until a descriptor is ready or the next timer is due; do not sleep if calls are deferred;
+2. call the callback of each ready descriptor;
 3. run the timers that are due;
 4. run the calls that were deferred before this turn. What this turn defers runs in the next one,
-   after the descriptors have been looked at again: deferred work cannot keep the loop from them,
-   and whoever is ready meanwhile comes first.
+   after another look at the descriptors. So deferred work cannot keep the loop from them, and a
+   descriptor that has become ready comes first.
 
-Callbacks must not block, and whatever they raise ends the loop: a callback that serves one peer
-among many catches its own (see `Stream`).
+A callback must not block. An exception in a callback ends the loop. So a callback that serves one
+peer among many catches its own exceptions (see `Stream`).
 
-Some facts about waiting. A system call on a descriptor (the small number that stands for an open
-socket, pipe or file) waits until it can be done: `recv` for octets, `send` for room, `accept` for
-somebody to come. A thread that waits for one peer serves no other. With O_NONBLOCK set such a call
-does what can be done now, or fails with EAGAIN, which Python raises as `BlockingIOError`. What is
-left to wait for is readiness, and a selector (`epoll`, `kqueue`, `poll`) waits for that of many
+Some facts about waiting. A descriptor is the small number that stands for an open socket, pipe or
+file. A system call on it waits until it can be done: `recv` for octets, `send` for room, `accept`
+for a connection. A thread that waits for one peer serves no other. With O_NONBLOCK, the call does
+what it can do now, or fails with EAGAIN, which Python raises as `BlockingIOError`. Then the program
+has to wait for readiness. A selector (`epoll`, `kqueue`, `poll`) waits for the readiness of many
 descriptors in one call.
 
-Some facts about selectors. They are level-triggered: a descriptor is reported again on every turn
-for as long as it is ready. So nobody has to read until "would block" before sleeping; but whoever
-leaves an interest on without acting on it makes the loop spin. An interest that has nothing to do
-is therefore switched off at once. That means unregistering: no selector registers an empty
-interest; `poll` and `epoll` let one be modified to it, and still report a peer that hangs up.
+Some facts about selectors. They are level-triggered: a selector reports a descriptor on every turn
+for as long as it is ready. So a program need not read until "would block" before it sleeps. But an
+interest that is on and not acted on makes the loop spin. So an interest with nothing to do is
+switched off at once, by unregistering. No selector registers an empty interest. `poll` and `epoll`
+can modify one to be empty, but then still report a peer that hangs up.
 """
 
 import selectors
@@ -44,19 +44,19 @@ WRITE = selectors.EVENT_WRITE
 #: Seconds. Selectors refuse a timeout that does not fit in 31 bits of milliseconds.
 LONGEST_SLEEP = 3600.0
 
-#: Seconds. A sleep that ends so much later than it should means that the process was stopped.
+#: Seconds. If a sleep ends later than planned by more than this, the process was stopped.
 OVERSLEPT = 0.25
 
 
 class HasFileno(Protocol):
-    """Anything with a file descriptor."""
+    """An object with a file descriptor."""
 
     def fileno(self) -> int:
         """The descriptor's number."""
 
 
 class Registration:
-    """One descriptor's place in the loop: which readiness is wanted, and whom to tell."""
+    """One descriptor in the loop: the readiness to wait for, and the callback for it."""
 
     __slots__ = ("_fileobj", "_selector", "callback", "interest")
 
@@ -74,14 +74,12 @@ class Registration:
     def set(self, interest: int) -> None:
         """Asks for `interest`: READ, WRITE, both or 0. Call with 0 before closing the descriptor.
 
-        Raises `PermissionError` for a regular file on Linux: epoll does not watch those.
+        Raises `PermissionError` for a regular file on Linux: epoll does not watch files.
         """
         if interest == self.interest:
             return
-        before, self.interest = (
-            self.interest,
-            0,
-        )  # also if the selector fails: it then has forgotten
+        # If the selector fails, it has forgotten the descriptor: then the interest is 0, too.
+        before, self.interest = self.interest, 0
         if not interest:  # register(fd, 0) is an error: no interest means not registered (7)
             self._selector.unregister(self._fileobj)
         elif not before:
@@ -103,8 +101,8 @@ class Reactor:
         self.time = clock
         self.timers = Timers(clock)
         self._deferred: deque[Callback] = deque()
-        self._elsewhere: deque[Callback] = deque()  # calls that other threads have asked for
-        self._bell: socket.socket | None = None  # an octet written to it ends the sleep
+        self._elsewhere: deque[Callback] = deque()  # calls from other threads
+        self._bell: socket.socket | None = None  # an octet written to this ends the sleep
         self._flags: set[int] = set()  # signals that have come
         self._signals: dict[int, Callback] = {}
         self._restore: list[Callback] = []
@@ -115,7 +113,7 @@ class Reactor:
         self.longest_turn = 0.0  # seconds, the sleep not counted
 
     def register(self, fileobj: int | HasFileno, callback: Callable[[int], object]) -> Registration:
-        """A registration, with no interest yet; `callback` gets the readiness that was seen."""
+        """A registration without interest yet. `callback` gets the readiness that was seen."""
         return Registration(self._selector, fileobj, callback)
 
     def call_soon(self, callback: Callback) -> None:
@@ -123,15 +121,15 @@ class Reactor:
         self._deferred.append(callback)
 
     def each_turn(self, callback: Callback) -> None:
-        """Makes a call whenever the loop has woken, before anybody else is called."""
+        """Makes a call whenever the loop has woken, before all other callbacks."""
         self._each_turn.append(callback)
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
-        """Makes a call `delay` seconds from now, or as soon after as the loop gets to it."""
+        """Makes a call in `delay` seconds, or soon after if the loop is busy."""
         return self.timers.later(delay, callback)
 
     def run(self) -> None:
-        """Turns until `stop` is called; if it has been called already, not at all."""
+        """Turns until `stop` is called. After an earlier `stop`, it does not turn at all."""
         while not self._stopped:
             self.turn()
         self._stopped = False
@@ -141,7 +139,7 @@ class Reactor:
         self._stopped = True
 
     def turn(self) -> None:
-        """One turn of the loop, as the docstring of this module describes it."""
+        """One turn of the loop, as this module's docstring describes it."""
         deferred = len(self._deferred)
         timeout = self._sleep()
         ready = self._selector.select(timeout)
@@ -150,29 +148,29 @@ class Reactor:
             begin()
         for key, events in ready:
             registration: Registration = key.data
-            # An earlier callback of this batch may have closed this descriptor, and may even have
-            # opened another one under the same number. The registration knows: its interest is
-            # what it wants now, not what the kernel saw (14).
+            # An earlier callback of this batch may have closed this descriptor. It may even have
+            # opened another one with the same number. The registration knows what is wanted now.
+            # The event only says what the kernel saw (14).
             wanted = events & registration.interest
             if wanted:
                 registration.callback(wanted)
         due = self.timers.next()
         if due is not None and due <= self.woken:
-            # A process that was stopped (Ctrl-Z) comes out of `select` late and empty-handed, when
-            # much may have arrived. That counts first: so there is another look, in the next turn.
+            # After a stop (Ctrl-Z), `select` returns late and with nothing, although much may have
+            # arrived. What has arrived counts before deadlines. So the loop looks once more first.
             late = self.woken - due > OVERSLEPT
             if ready or timeout == 0 or not late:
-                self.timers.run(self.woken)  # not later: what has arrived since counts first
+                self.timers.run(self.woken)  # the time of the look, for the same reason
         for _ in range(deferred):
             self._deferred.popleft()()
         self.turns += 1
         self.longest_turn = max(self.longest_turn, self.time() - self.woken)
 
     def _sleep(self) -> float | None:
-        """How long the selector may sleep, in seconds; None is for ever.
+        """How long the selector may sleep, in seconds. None is for ever.
 
-        A selector that rounded this down to milliseconds would wake before the timer is due, find
-        nothing to do and spin; `selectors` rounds up (25).
+        A selector that rounds this down to milliseconds wakes before the timer is due, finds
+        nothing to do, and spins. `selectors` rounds up (25).
         """
         if self._deferred:
             return 0
@@ -182,7 +180,7 @@ class Reactor:
     # From outside: signal handlers, and other threads
 
     def wakeable(self) -> None:
-        """Makes it possible to end the loop's sleep from outside. In the loop's thread only."""
+        """Allows other threads to end the loop's sleep. Call this in the loop's thread."""
         if self._bell is None:
             receiver, self._bell = socket.socketpair()
             receiver.setblocking(False)
@@ -194,24 +192,24 @@ class Reactor:
     def call_soon_threadsafe(self, callback: Callback) -> None:
         """As `call_soon`, from any thread. Raises `RuntimeError` if the loop is not `wakeable`.
 
-        The queue of deferred calls is looked at before the loop sleeps, so a call that another
-        thread puts there during the sleep waits for something else to end it; and a thread that
-        appends while the loop counts is a race (42). So such calls have a queue of their own, and
-        whoever appends to it rings.
+        The loop looks at its deferred calls before it sleeps. A call that another thread adds
+        during the sleep would wait until something else wakes the loop (42). And the thread might
+        add it while the loop counts, which is a race. So such calls have a queue of their own, and
+        the thread that adds one also rings the bell.
         """
         if self._bell is None:
             raise RuntimeError("call wakeable() in the thread of the loop first")
         self._elsewhere.append(callback)
-        with suppress(BlockingIOError):  # so many octets wait to be read that it will wake anyway
+        with suppress(BlockingIOError):  # the socket is full of octets: the loop will wake anyway
             self._bell.send(b"\0")
 
     def on_signal(self, number: int, callback: Callback) -> None:
-        """Makes `callback` part of the loop when signal `number` comes. Main thread only.
+        """Has the loop call `callback` when signal `number` comes. Main thread only.
 
-        A signal handler in Python runs between any two instructions of whatever code is running,
-        and one that comes just before `select` would not end its sleep (29). So the handler only
-        sets a flag, and the interpreter writes an octet to a socket that the loop watches. The
-        octet means nothing: when the socket is full it is lost, and the flag is not (41).
+        A signal handler in Python runs between any two instructions. A signal just before `select`
+        would not end its sleep (29). So the handler only sets a flag, and the interpreter writes an
+        octet to a socket that the loop watches. The octet means nothing more than "look at the
+        flags". If the socket is full, the octet is lost, and the flag is not (41).
         """
         if not self._signals:
             self.wakeable()

@@ -1,17 +1,16 @@
 """Standard input and output without blocking.
 
-Generic: octets and lines, not what they mean.
+Generic: knows octets and lines, not what they mean.
 
-Some facts about inherited descriptors. O_NONBLOCK belongs to the open file, not to the
-descriptor: a program that sets it on its standard input changes the terminal or pipe for its
-parent shell and for everyone else who shares it (31). So these stay blocking, and whether a call
-would block is found out beforehand. For reading, readiness means that at least one octet, or the
-end, is there, and `read` takes what there is. For writing to a pipe, Python's documentation of
-`select.PIPE_BUF` promises that so many octets can be written without blocking when `poll` says
-writable, and no more than that. A terminal keeps neither promise, but it can be opened again by its
-name, and that open file is our own. (When somebody else who reads the same input, or writes to the
-same output, gets there first, the call can still block; that cannot be had otherwise without
-changing the flag for them.)
+Some facts about inherited descriptors. O_NONBLOCK belongs to the open file, not to the descriptor.
+A program that sets it on its standard input also changes the terminal or pipe for its parent shell,
+and for every other process that shares it (31). So these descriptors stay blocking, and the program
+asks before each call whether the call would block. Readable means that at least one octet is there,
+or the end, and `read` takes what there is. When `poll` says that a pipe is writable, PIPE_BUF
+octets can be written without blocking, and no more (the documentation of `select.PIPE_BUF`). A
+terminal keeps neither promise. But the program can open the terminal again by its name, and that
+open file is its own. (If another process reads the same input or writes to the same output just
+before, the call can still block. Only the flag would prevent that, and it would change theirs.)
 """
 
 import errno
@@ -23,26 +22,26 @@ from collections.abc import Callable
 
 from kv.net.reactor import READ, WRITE, Reactor
 
-#: What stays in Output's memory before its user should hold back, in octets.
+#: Octets that an Output keeps before its user should pause.
 HIGH_WATER = 64 * 1024
 READ_SIZE = 16 * 1024
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def escaped(text: str) -> str:
-    r"""`text` fit for a terminal or a log line: control characters become \xNN or the like.
+    r"""`text`, safe for a terminal or a log line: control characters become \xNN or the like.
 
-    Peers choose their texts: an ESC among them can retitle, recolour or rewrite the terminal
-    that shows it, and a carriage return can overwrite the line that it is in (35).
+    Peers choose their texts. An ESC in a text can change the terminal's title, colours and
+    contents. A carriage return can overwrite the line (35).
     """
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def open_missing() -> None:
-    """Opens those of descriptors 0 to 2 that are closed on /dev/null; to be called first of all.
+    """Opens /dev/null for those of descriptors 0 to 2 that are closed. Call this first.
 
-    The lowest free number is the next descriptor. With standard error closed, what a server opens
-    next has the number 2, and where that is a connection its log goes to a peer (30).
+    A new descriptor gets the lowest free number. If standard error is closed, the next one that a
+    server opens is number 2. If that is a connection, the log goes to a peer (30).
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
@@ -50,18 +49,18 @@ def open_missing() -> None:
 
 
 def writable(descriptor: int) -> bool:
-    """Whether PIPE_BUF octets can be written now, or the write would fail at once."""
+    """Whether a write of PIPE_BUF octets would return at once, with success or an error."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))
 
 
 def opened_anew(descriptor: int, access: int) -> int:
-    """A non-blocking descriptor of our own for the terminal that `descriptor` is.
+    """A new, non-blocking descriptor for the terminal that `descriptor` stands for.
 
-    Held with Ctrl-S, a terminal keeps a writer waiting for as long as the person likes; and
-    Ctrl-C throws away what was typed, perhaps between readiness and the read. What is not a
-    terminal, or may not be opened, is given back as it is. `access` is O_RDONLY or O_WRONLY.
+    After Ctrl-S, a terminal keeps a writer waiting until a person types Ctrl-Q. And Ctrl-C throws
+    away what was typed, perhaps between readiness and the read. If `descriptor` is not a terminal,
+    or cannot be opened, it is returned as it is. `access` is O_RDONLY or O_WRONLY.
     """
     try:
         return os.open(os.ttyname(descriptor), access | os.O_NOCTTY | os.O_NONBLOCK)
@@ -70,10 +69,10 @@ def opened_anew(descriptor: int, access: int) -> int:
 
 
 class Output:
-    """A descriptor to write to: what it cannot take yet is kept and written when it can.
+    """A descriptor to write to. What the descriptor cannot take yet is kept, and written later.
 
-    `changed` is called when some of what was kept is written, and when `error` is set: nobody
-    reads the other end any more (EPIPE), or the disk is full. What is written then is dropped.
+    `changed` is called when kept octets were written, and when `error` is set: nobody reads the
+    other end any more (EPIPE), or the disk is full. Later writes are then dropped.
     """
 
     def __init__(self, reactor: Reactor, descriptor: int, changed: Callable[[], object]) -> None:
@@ -105,7 +104,7 @@ class Output:
                 count = os.write(self._descriptor, self._pending[: select.PIPE_BUF])
                 del self._pending[:count]
         except (BlockingIOError, InterruptedError):
-            pass  # a terminal that is full; or someone who shares a pipe made it non-blocking
+            pass  # a full terminal, or a pipe that another process made non-blocking
         except OSError as error:
             self.error = error
             self._pending.clear()
@@ -116,8 +115,8 @@ class Output:
 class Input:
     """A descriptor to read lines from.
 
-    `received` is called when there may be something new to `take`; at the end, `ended` is true.
-    Of a line longer than `longest` octets no more than that is kept.
+    `received` is called when there may be a new line to `take`. At the end, `ended` is true. Of a
+    line with more than `longest` octets, only the first `longest` are kept.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class Input:
         self._descriptor = opened_anew(descriptor, os.O_RDONLY)
         self._longest = longest
         self._received = received
-        self._cutting = False  # a line too long to keep: its rest is thrown away
+        self._cutting = False  # the rest of a line that is too long is thrown away
         self._buffer = bytearray()
         self._scanned = 0
         self._reading = False
@@ -137,12 +136,12 @@ class Input:
         self._registration = reactor.register(self._descriptor, lambda _: self._read())
         self.taken = 0  # octets of the lines that were taken
         self.ended = False
-        self.error: OSError | None = None  # why it ended, if that was not its end
+        self.error: OSError | None = None  # why it ended early, if it did
 
     def take(self) -> bytes | None:
-        """The next line, without LF, or None if there is no complete one.
+        """The next line, without LF, or None if there is no complete line.
 
-        What follows the last LF is a line, too, once the input has ended.
+        When the input has ended, the octets after the last LF are a line, too.
         """
         end = self._buffer.find(b"\n", self._scanned)
         if end < 0:
@@ -158,19 +157,19 @@ class Input:
 
     @property
     def share(self) -> float:
-        """Which part of a regular file has been taken; 0 for what has no size."""
+        """Which part of a regular file has been taken. 0 for a pipe or a terminal."""
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return 0
         return min(1, self.taken / status.st_size)
 
     def drop(self) -> None:
-        """Forgets what has been read and not taken."""
+        """Drops what was read and not taken."""
         self._buffer.clear()
         self._scanned = 0
 
     def read_on(self, wanted: bool) -> None:
-        """Whether to read: a script larger than memory must be able to wait (34)."""
+        """Starts or stops reading: a script larger than memory must be able to wait (34)."""
         wanted = wanted and not self.ended
         if wanted == self._reading:
             return
@@ -178,14 +177,14 @@ class Input:
         if self._watchable:
             try:
                 self._registration.set(READ if wanted else 0)
-            except PermissionError:  # epoll refuses regular files, which are always ready (31)
+            except PermissionError:  # epoll refuses regular files: they are always ready (31)
                 self._watchable = False
         if wanted and not self._watchable and not self._scheduled:
             self._scheduled = True
             self._reactor.call_soon(self._read_file)
 
     def more_is_there(self) -> bool:
-        """Whether more than blank lines follows, as far as can be seen now and in a few reads."""
+        """Whether there is more than blank lines, in what a few reads find now."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         for _ in range(16):
@@ -197,7 +196,7 @@ class Input:
     def _read_file(self) -> None:
         self._scheduled = False
         if self._reading:
-            self._scheduled = True  # or what `_read` tells its owner might schedule it twice
+            self._scheduled = True  # before `_read`: its callback may call `read_on` again
             self._reactor.call_soon(self._read_file)
             self._read()
 
@@ -207,13 +206,13 @@ class Input:
 
     def _fill(self) -> None:
         try:
-            # Not sys.stdin: a buffered reader takes all there is and gives one line, and the
-            # selector knows nothing of the rest (31).
+            # Not sys.stdin: a buffered reader takes everything and gives one line. The selector
+            # knows nothing of the rest (31).
             data = os.read(self._descriptor, READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            if not (self._terminal and error.errno == errno.EIO):  # EIO: it has gone away
+            if not (self._terminal and error.errno == errno.EIO):  # EIO: the terminal has gone
                 self.error = error
             data = b""
         if not data:

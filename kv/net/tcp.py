@@ -1,14 +1,14 @@
-"""What is set on a TCP socket, and what can be asked of the kernel about it.
+"""The options of a TCP socket, and what the kernel can tell about its connection.
 
-Some facts about TCP sockets. The kernel has a buffer for each direction. `recv` takes out of one
-what has arrived; `send` puts into the other what there is room for, and TCP moves it over as the
-peer's kernel makes room, which is when the peer reads. What one `send` put in may come out of
-several `recv`s, or together with more. Each side ends its own direction, by `shutdown` or `close`:
-the other sees FIN, as the end of what it can read. RST ends both at once, and what was on its way
-is lost.
+Some facts about TCP sockets. The kernel has a buffer for each direction. `recv` takes what has
+arrived out of one. `send` puts octets into the other, as many as there is room for. TCP moves them
+to the peer's kernel when that has room, which is when the peer reads. The octets of one `send` may
+come out of several `recv`s, or together with others. Each side ends its own direction, by
+`shutdown` or `close`. The other side sees FIN, as the end of what it can read. RST ends both
+directions at once, and octets on their way are lost.
 
-So `send` says what the kernel has accepted. What has been delivered is another matter (37): the
-peer's kernel acknowledges it, and until then our kernel keeps it.
+So `send` says what the kernel has accepted, not what was delivered (37). Our kernel keeps the
+octets until the peer's kernel acknowledges them.
 """
 
 import array
@@ -20,13 +20,13 @@ import struct
 import termios
 from contextlib import suppress
 
-#: SO_SNDBUF and SO_RCVBUF, in octets (Linux doubles them for its own bookkeeping). Left to itself
-#: the kernel may keep megabytes for one connection, of peers that do not read.
+#: SO_SNDBUF and SO_RCVBUF, in octets (Linux doubles them for its own bookkeeping). By default, the
+#: kernel may keep megabytes for each peer that does not read.
 KERNEL_BUFFER = 64 * 1024
 
-#: Seconds. Keepalive: after 45 s of silence, four probes 15 s apart, so that a peer that vanished
-#: without a packet is gone in 105 s; by default the first probe comes after two hours (15). macOS
-#: has another name for the first.
+#: Seconds. Keepalive: after 45 s of silence, four probes 15 s apart. So a peer that vanished
+#: without a packet is gone after 105 s. By default, the first probe comes after two hours (15).
+#: macOS has another name for the first option.
 VANISHED = 105.0
 KEEPALIVE = {
     getattr(socket, name): value
@@ -41,24 +41,24 @@ KEEPALIVE = {
 
 LINUX, MACOS = platform.system() == "Linux", platform.system() == "Darwin"
 
-#: For `send`: a peer that is gone is an error, EPIPE, and no signal. Python ignores SIGPIPE, but a
-#: host program may have set it back to its default, which ends the process. macOS has an
-#: option of the socket instead, which Python does not name.
+#: For `send`: when the peer is gone, `send` fails with EPIPE, and there is no SIGPIPE. Python
+#: ignores SIGPIPE, but a host program may have reset it, and then it ends the process. macOS has a
+#: socket option for this, which Python does not name.
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 SO_NOSIGPIPE = 0x1022
 
-#: struct linger {on, 0 seconds}: makes `close` send RST and drop what the kernel still holds.
+#: struct linger {on, 0 seconds}: `close` then sends RST and drops what the kernel still holds.
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def prepare(sock: socket.socket, stall_timeout: float) -> None:
-    """Sets all that a connection needs; `stall_timeout` is in seconds. Raises `OSError`."""
-    sock.setblocking(False)  # Linux does not pass this on from the listener (16)
-    # Nagle's algorithm holds a small reply back until the last one is acknowledged, and the
-    # peer delays that acknowledgement in the hope of a reply to put it on: 40 ms each (10).
+    """Sets every option that a connection needs. `stall_timeout`: seconds. Raises `OSError`."""
+    sock.setblocking(False)  # on Linux, the listener's setting is not inherited (16)
+    # Nagle's algorithm holds a small reply back until the last one is acknowledged. The peer's
+    # kernel delays that acknowledgement, to send it together with data: 40 ms each (10).
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # One octet of what a peer sends may be marked urgent. The kernel takes it out of the stream,
-    # and a line lacks a character, or its end. This leaves the octet where it was sent (39).
+    # A peer may mark one octet as urgent. The kernel takes that octet out of the stream, and a line
+    # lacks a character, or its end. This option leaves the octet where it was sent (39).
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
@@ -68,19 +68,18 @@ def prepare(sock: socket.socket, stall_timeout: float) -> None:
     for option, value in KEEPALIVE.items():
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Probes are only sent while nothing else is on its way. This is the same bound, in ms, for
-        # what nobody acknowledges, and for a peer that reads nothing (RFC 5482). It must leave a
-        # slow peer the time that `stall_timeout` leaves it, and a little, for that has the better
-        # reason to give.
+        # The kernel sends probes only while nothing else is on its way. This bound, in ms, is for
+        # octets that the peer does not acknowledge, and for a peer that reads nothing (RFC 5482).
+        # It must be a little longer than `stall_timeout`, which gives the clearer reason.
         patience = max(VANISHED, stall_timeout + 15)
         milliseconds = min(int(patience * 1000), 2**31 - 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def unacknowledged(sock: socket.socket) -> int | None:
-    """The octets that our kernel holds because the peer's has not acknowledged them.
+    """The octets that our kernel holds because the peer's kernel has not acknowledged them.
 
-    A FIN that is on its way counts as one. None where the kernel does not tell.
+    A FIN on its way counts as one. None if the kernel cannot tell.
     """
     with suppress(OSError):
         if LINUX:
@@ -93,7 +92,7 @@ def unacknowledged(sock: socket.socket) -> int | None:
 
 
 def failure(sock: socket.socket) -> OSError | None:
-    """What went wrong with the connection, if anything did, and nobody was told yet."""
+    """The connection's error, if there is one that no call has reported yet."""
     with suppress(OSError):
         if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return OSError(number, os.strerror(number))
@@ -101,8 +100,8 @@ def failure(sock: socket.socket) -> OSError | None:
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Makes `close` send RST: whatever the kernel still holds for the peer is dropped."""
-    with suppress(OSError):  # macOS refuses every option of a socket that was reset
+    """Makes `close` send RST. The kernel then drops what it still holds for the peer."""
+    with suppress(OSError):  # macOS refuses all options of a socket that was reset
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
 
 

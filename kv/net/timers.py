@@ -1,8 +1,8 @@
-"""Calls to be made later: a heap of timers, ordered by when they are due.
+"""Calls to make later: a heap of timers, ordered by the time when they are due.
 
 Generic: knows neither selectors nor what is called. A server cancels nearly every timer that it
-makes, and postpones many. Both leave the heap alone: what was cancelled or postponed is found out
-when the timer comes to the top.
+makes, and postpones many. Neither touches the heap. When a timer comes to the top, the loop sees
+whether it was cancelled or postponed.
 """
 
 import heapq
@@ -23,11 +23,11 @@ class Timer:
         self.callback: Callback | None = callback
 
     def postpone(self, delay: float) -> None:
-        """Makes the call `delay` seconds from now; never sooner than before."""
+        """Moves the call to `delay` seconds from now, if that is later."""
         self.when = max(self.when, self._timers.time() + delay)
 
     def cancel(self) -> None:
-        """Forgets the call; harmless after it was made."""
+        """Drops the call. Harmless if the call was already made."""
         if self.callback is not None:
             self.callback = None
             self._timers.ended()
@@ -39,8 +39,8 @@ class Timers:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.time = clock
         self.heap: list[tuple[float, int, Timer]] = []
-        self.live = 0  # those that were neither run nor cancelled
-        self._serial = itertools.count()  # two that are due at one moment run in order of making
+        self.live = 0  # timers that neither ran nor were cancelled
+        self._serial = itertools.count()  # timers due at the same time run in order of creation
 
     def later(self, delay: float, callback: Callback) -> Timer:
         """A timer that is due in `delay` seconds."""
@@ -50,10 +50,10 @@ class Timers:
         return timer
 
     def ended(self) -> None:
-        """Counts a timer that was cancelled or ran, and keeps dead ones from filling the heap.
+        """Counts a timer that ran or was cancelled, so that dead timers do not fill the heap.
 
-        One left lying for an hour per connection would be a leak (25). Rebuilding when half are
-        dead costs O(1) per timer.
+        If a dead timer of each connection stayed in the heap for an hour, that would be a leak
+        (25). The heap is rebuilt when half are dead, which costs O(1) a timer.
         """
         self.live -= 1
         if len(self.heap) > 2 * self.live + 64:
@@ -61,22 +61,22 @@ class Timers:
             heapq.heapify(self.heap)
 
     def next(self) -> float | None:
-        """When the loop must look again, if ever. A cancelled timer is no reason to wake."""
+        """When the next timer is due, or None. Cancelled timers are removed first."""
         while self.heap and self.heap[0][2].callback is None:
             heapq.heappop(self.heap)
         return self.heap[0][0] if self.heap else None
 
     def run(self, now: float) -> None:
         """Makes the calls that are due by `now`."""
-        due: list[Timer] = []  # first collected, then run: what they add waits for the next turn
+        due: list[Timer] = []  # collected first, so that timers they add wait for the next turn
         while self.heap and self.heap[0][0] <= now:
             timer = heapq.heappop(self.heap)[2]
-            if timer.callback is not None and timer.when > now:  # it was postponed
+            if timer.callback is not None and timer.when > now:  # the timer was postponed
                 heapq.heappush(self.heap, (timer.when, next(self._serial), timer))
             else:
                 due.append(timer)
         for timer in due:
-            callback = timer.callback  # None if cancelled, perhaps by the one before
+            callback = timer.callback  # None if cancelled, perhaps by an earlier one
             if callback is not None:
                 timer.cancel()
                 callback()

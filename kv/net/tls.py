@@ -1,20 +1,20 @@
 """TLS 1.3 without a socket: octets from the peer in, plaintext out, and the other way round.
 
-Generic, and optional: a stream has a `Tls` between its socket and its lines, or None. Whatever
-calls the network, waits or looks at a clock lives elsewhere.
+Generic, and optional: a stream has a `Tls` between its socket and its lines, or None. A `Tls` does
+not call the network, wait, or look at a clock.
 
-Some facts about TLS. Plaintext travels in records of up to 16 KiB, each sealed; what is sealed
-cannot be used before the whole record is there. A handshake comes first: both sides send, and
-nothing else can be sent before it is over. Afterwards, too, either side may send records that carry
-no plaintext. Each side ends its own direction with a record that says so, `close_notify`: FIN says
-the same, but anybody on the way can forge a FIN.
+Some facts about TLS. Plaintext travels in sealed records of up to 16 KiB. A record can be used only
+when the whole of it is there. A handshake comes first: both sides send, and nothing else can be
+sent before it is over. After it, too, either side may send records that carry no plaintext. Each
+side ends its own direction with a record for this, `close_notify`. FIN says the same, but anybody
+on the way can forge a FIN.
 
 Some facts about `ssl`. An `SSLSocket` calls `recv` and `send` by itself. On a non-blocking socket
-it raises `SSLWantReadError` or `SSLWantWriteError`, and a read may want to write: whoever then
-waits for the wrong readiness hangs, or spins (49). An `SSLObject` calls nothing. It takes what has
-arrived out of one `MemoryBIO` and puts what is to be sent into another. All it can want is more
-octets, and the question which readiness to wait for is left where it belongs, with the stream:
-always read; write while there is something to send.
+it raises `SSLWantReadError` or `SSLWantWriteError`, and a read may want to write. A program that
+then waits for the wrong readiness hangs, or spins (49). An `SSLObject` makes no calls. It takes
+what has arrived out of one `MemoryBIO`, and puts what has to be sent into another. It can want
+nothing but more octets. So the stream decides which readiness to wait for, as it always does: to
+read, and to write while there is something to send.
 
 The states, after those of `asyncio.sslproto`, with both ends of TLS 1.3 told apart:
 
@@ -25,26 +25,17 @@ and `failed` leads to OVER from all but OVER itself.
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from kv.net.owner import TlsError
+from kv.net.records import NOT_TLS, RECORD, ClearRecords
 
-#: Octets of plaintext in a record of ours, and how much is fed to the TLS object at a time. Its
-#: buffers grow to the most they ever held, and stay: with whole records, 40 KiB for each client.
+#: Octets of plaintext in each record that we send, and octets fed to the TLS object at a time. Its
+#: buffers grow and never shrink: with the largest records, they take 40 KiB for each client.
 PIECE = 4096
-#: Octets of plaintext in the largest record (RFC 8446, section 5.1).
-RECORD = 16 * 1024
-#: Octets of a record's header, and the most that sealing may add (section 5.2).
-HEADER, SEAL = 5, 256
-#: First octets of records: with a part of the handshake, and all that may come in the clear.
-HANDSHAKE_RECORD = 22
-CLEAR_KINDS = {20, 21, 22, 23}
-#: Octets of the largest ClientHello taken. Real ones have 250 to 2,000. OpenSSL takes 128 KiB, and
-#: for the 9 octets that announce one it sets all the memory aside (51).
-LARGEST_HELLO = 8 * 1024
 
 
 class State(Enum):
@@ -58,11 +49,11 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What brings it further."""
+    """What changes that."""
 
     AGREED = "agreed"  # the handshake is over
     THEY_END = "they end"  # their close_notify has come
-    WE_END = "we end"  # ours is to be sent
+    WE_END = "we end"  # our close_notify is sent
     FAILED = "failed"
 
 
@@ -80,9 +71,9 @@ TRANSITIONS = {
 
 HANDSHAKE, OPEN, THEY_ENDED, WE_ENDED, OVER = State
 
-#: OpenSSL's word for what went wrong, and ours. "The peer" is who is at the other end.
+#: OpenSSL's word for an error, and our sentence. "The peer" is the program at the other end.
 REASONS = {
-    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
+    "WRONG_VERSION_NUMBER": NOT_TLS,
     "UNSUPPORTED_PROTOCOL": "the peer does not offer TLS 1.3",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer has no certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "the peer does not speak TLS 1.3",
@@ -92,15 +83,15 @@ REASONS = {
 
 
 class Tls:
-    """One TLS connection. A server has no `server_name`; a client wants it in the certificate."""
+    """One TLS connection. A client gives the `server_name` that the certificate must have."""
 
     __slots__ = ("_incoming", "_outgoing", "_records", "_tls", "error", "state", "waiting")
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
-        """Raises `ValueError` if no certificate could be for that name."""
+        """Raises `ValueError` if no certificate can be for that name."""
         self.state = HANDSHAKE
-        self.error: TlsError | None = None  # once it failed
-        self.waiting = b""  # plaintext written in the handshake
+        self.error: TlsError | None = None  # set when it has failed
+        self.waiting = b""  # plaintext written during the handshake
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         server = server_name is None
@@ -110,7 +101,7 @@ class Tls:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{server_name!r} is not a host name") from error
         if not server:
-            self._take(b"", [])  # the client speaks first
+            self._take(b"")  # the client speaks first
 
     @property
     def shaking(self) -> bool:
@@ -124,7 +115,7 @@ class Tls:
 
     @property
     def peer(self) -> str:
-        """The name in the peer's certificate, or nothing if it has shown none."""
+        """The name in the peer's certificate, or an empty text if there is none."""
         try:
             certificate: Any = self._tls.getpeercert() or {}
         except ValueError:  # the handshake is not over, or failed
@@ -135,33 +126,29 @@ class Tls:
     # From the peer
 
     def received(self, octets: bytes) -> bytes:
-        """All the plaintext that is there once these octets are; see `state` and `error` then.
+        """Takes octets from the peer. Returns all the plaintext that they complete.
 
-        What fails is told and not raised: plaintext that came before it is good. And nothing is
-        left behind in the TLS object, since no readiness would tell of it (50). It waits where all
-        plaintext waits, in the stream, for its turn. There are at most as many octets of it as were
-        given, and a record's.
+        A failure is not raised, because the plaintext before it is good: look at `error`. No
+        plaintext stays in the TLS object, because no readiness would tell of it (50). It waits in
+        the stream, as all plaintext does, for its turn. It has at most as many octets as were
+        given, and one record more.
         """
-        plaintext: list[bytes] = []
-        for start in range(0, len(octets), PIECE):
-            piece = octets[start : start + PIECE]
-            if self._records is None:
-                self._take(piece, plaintext)
-            else:
-                self._take_clear(piece, plaintext, self._records)
-        return b"".join(plaintext)
+        if self._records is not None:
+            octets = self._take_clear(octets, self._records)
+        return b"".join(map(self._take, pieces(octets)))
 
     def ended(self) -> bool:
-        """FIN has come: whether close_notify came before it. If not, it is a loss (52)."""
+        """FIN has come. False, and an error, if close_notify did not come before it (52)."""
         if self.state is HANDSHAKE:
             self._fail("the peer ended the connection in the TLS handshake: it may not speak TLS")
         elif self.state in (OPEN, WE_ENDED):
             self._fail("the connection was cut off: it ended without TLS's close_notify")
         return self.error is None
 
-    def _take(self, octets: bytes, plaintext: list[bytes]) -> None:
+    def _take(self, octets: bytes) -> bytes:
+        plaintext = b""
         if self.state in (THEY_ENDED, OVER):
-            return  # what follows the end means nothing (RFC 8446, section 6.1)
+            return plaintext  # octets after the end are ignored (RFC 8446, section 6.1)
         try:
             self._incoming.write(octets)
             if self.state is HANDSHAKE:
@@ -171,45 +158,50 @@ class Tls:
                 piece = self._tls.read(RECORD)
                 if not piece:
                     raise ssl.SSLZeroReturnError
-                plaintext.append(piece)
+                plaintext += piece
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            self._enter(Event.THEY_END)
+            if self.state is HANDSHAKE:
+                self.ended()
+            else:
+                self._enter(Event.THEY_END)
         except ssl.SSLError as error:
             self._fail(said(error))
+        return plaintext
 
-    def _take_clear(self, octets: bytes, plaintext: list[bytes], records: "ClearRecords") -> None:
-        """A record at a time, for as long as hands are shaken."""
+    def _take_clear(self, octets: bytes, records: ClearRecords) -> bytes:
+        """Takes one record at a time while the handshake lasts. Returns what follows it."""
         try:
             for record in records.cut(octets):
-                self._take(record, plaintext)
+                self._take(record)
                 if self.state is not HANDSHAKE:
                     self._records = None
-                    self._take(bytes(records.rest), plaintext)
-                    return
+                    return bytes(records.rest)
         except TlsError as error:
             self._fail(str(error))
+        return b""
 
     # To the peer
 
     def write(self, plaintext: bytes) -> bytes:
-        """The octets to be sent for it: none in the handshake, when it waits.
+        """The octets to send for this plaintext. During the handshake none: the plaintext waits.
 
-        A write that wants to read: what it waits for is octets from the peer, and to wait until the
-        socket takes more would spin (49).
+        This is a write that wants to read. It waits for octets from the peer. To wait for a
+        writable socket would make the loop spin (49). It waits later, too, for the rest of a
+        message that the peer has begun.
         """
-        if self.state in (OPEN, THEY_ENDED):
-            return self._sealed(plaintext)
-        if self.state is HANDSHAKE:
+        if self.state is HANDSHAKE or self.waiting:
             self.waiting += plaintext
+        elif self.state in (OPEN, THEY_ENDED):
+            return b"".join(map(self._seal, pieces(plaintext)))
         return b""
 
     def pending(self) -> bytes:
-        """The octets to be sent without anybody having written.
+        """The octets to send although the owner wrote nothing: a read that wants to write (49).
 
-        Those of the handshake, and what waited for its end; an alert; answers to what the peer
-        asked, which may be much (53): a read that wants to write (49).
+        These are the handshake, and the plaintext that waited for its end; an alert; and answers to
+        the peer's requests, which may be many (53).
         """
         octets = self._outgoing.read()
         if self.waiting and self.state is not HANDSHAKE:
@@ -218,22 +210,24 @@ class Tls:
         return octets
 
     def close_notify(self) -> bytes:
-        """The octets that end our side: once. In the handshake there is no such thing."""
+        """The octets that end our side, once. During the handshake there are none."""
         if self.state not in (OPEN, THEY_ENDED):
             return b""
-        # `unwrap` says close_notify and then wants to hear theirs. Were there octets to be read,
-        # it would throw them away; `received` has left none.
-        with suppress(ssl.SSLWantReadError):
+        # `unwrap` sends close_notify and then wants to read the peer's. It would throw away octets
+        # that wait to be read, but `received` has left none. After half a message of the peer's it
+        # refuses: then the peer has to take our FIN for a loss.
+        with suppress(ssl.SSLError):
             self._tls.unwrap()
+        self.waiting = b""
         self._enter(Event.WE_END)
         return self._outgoing.read()
 
-    def _sealed(self, plaintext: bytes) -> bytes:
-        octets = []
-        for start in range(0, len(plaintext), PIECE):
-            self._tls.write(plaintext[start : start + PIECE])
-            octets.append(self._outgoing.read())
-        return b"".join(octets)
+    def _seal(self, piece: bytes) -> bytes:
+        try:
+            self._tls.write(piece)
+        except ssl.SSLWantReadError:
+            self.waiting += piece
+        return self._outgoing.read()
 
     # The one door for all transitions
 
@@ -247,49 +241,15 @@ class Tls:
         self._enter(Event.FAILED)
 
 
-class ClearRecords:
-    """What a client sends before it can be sealed, cut into records and looked at (51).
-
-    A message begins with its length, and OpenSSL believes it.
-    """
-
-    __slots__ = ("_left", "rest")
-
-    def __init__(self) -> None:
-        self.rest = bytearray()  # no whole record yet
-        self._left = 0  # octets to come of a message that has begun
-
-    def cut(self, octets: bytes) -> Iterator[bytes]:
-        """The records that are whole now. Raises `TlsError` at one that cannot be right."""
-        self.rest += octets
-        if self.rest[0] not in CLEAR_KINDS:
-            raise TlsError(REASONS["WRONG_VERSION_NUMBER"])
-        while len(self.rest) >= HEADER:
-            size = int.from_bytes(self.rest[3:HEADER])
-            if size > RECORD + SEAL:
-                raise TlsError("the peer sent a record that is too long")
-            if len(self.rest) < HEADER + size:
-                break
-            record = bytes(self.rest[: HEADER + size])
-            del self.rest[: HEADER + size]
-            if record[0] == HANDSHAKE_RECORD:
-                self._look_at(record[HEADER:])
-            yield record
-
-    def _look_at(self, messages: bytes) -> None:
-        while messages:
-            if not self._left:
-                announced = int.from_bytes(messages[1:4])
-                if len(messages) < 4 or announced > LARGEST_HELLO:
-                    raise TlsError("the peer announced a handshake message that is too long")
-                self._left = 4 + announced
-            here = min(self._left, len(messages))
-            self._left -= here
-            messages = messages[here:]
+def pieces(octets: bytes) -> Sequence[bytes]:
+    """The octets in pieces of the size that OpenSSL gets at a time."""
+    if 0 < len(octets) <= PIECE:
+        return (octets,)
+    return [octets[start : start + PIECE] for start in range(0, len(octets), PIECE)]
 
 
 def said(error: ssl.SSLError) -> str:
-    """What went wrong, in a sentence."""
+    """The error, as a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate is not accepted: {error.verify_message.rstrip('.')}"
     reason = error.reason or "unknown error"

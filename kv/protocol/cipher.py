@@ -1,16 +1,16 @@
 """RSA keys, and the step between a text's octets and the line that carries them.
 
-Sans-I/O: no sockets, no clock, no notion of a command. This is the only module that imports
-`rsa` (archived upstream), so that it can be replaced in one place, and the only one that uses
-`gmpy2`, if it is there. A line here never includes its LF.
+Sans-I/O: no sockets, no clock, no commands. Only this module imports `rsa` (archived upstream), so
+`rsa` can be replaced in one place. Only this module uses `gmpy2`, if it is installed. A line here
+never includes its LF.
 
-What the protocol calls sealing is the RSA private-key operation on a PKCS#1 v1.5 block of type
-01 (RFC 2313, section 8.1), what other libraries call a raw signature or `privateEncrypt`:
+Sealing is the RSA private-key operation on a PKCS#1 v1.5 block of type 01 (RFC 2313, section 8.1).
+Other libraries call it a raw signature, or `privateEncrypt`. A block is:
 
     00 01 FF … FF 00 D        k octets in all; at least eight FF, so D has at most k - 11
 
 The padding has no randomness: under one honestly made key, one text has exactly one sealed line.
-Opening enforces that to the letter, so nobody can send the same text in two guises.
+Opening checks every octet of the padding, so nobody can send the same text in two forms.
 """
 
 import functools
@@ -31,17 +31,17 @@ except ImportError:
 
 #: Octets of a block that are not text: 00 01, at least eight FF, 00 (RFC 2313, section 8.1).
 OVERHEAD = 11
-#: The one public exponent. With 3, whoever has the public key can forge a block; one of 32 bits
-#: costs the receiver four times as much. It is what every library makes.
+#: The only public exponent, and the default of every library. With 3, anybody who has the public
+#: key can forge a block. One of 32 bits costs the receiver four times as much.
 EXPONENT = 65537
-#: The largest key that is made, in bits: a larger one takes minutes.
+#: The largest key, in bits. A larger one takes minutes to make.
 LARGEST = 4096
 
 # --- arithmetic ------------------------------------------------------------------------------
 
-#: One function takes `base`, `exponent` and `modulus` to the power, for public exponents; the
-#: other does the private-key operation. Without gmpy2 it is that of `rsa`, which blinds: the
-#: number that it raises is a random one, so that the time it takes says nothing about the key.
+#: `power` raises a base to a public exponent, modulo a modulus. `private_operation` uses the
+#: private key. Without gmpy2 it is that of `rsa`, which blinds: it raises a random number instead,
+#: so the time that it takes says nothing about the key.
 power: Callable[[int, int, int], int] = pow
 ARITHMETIC = "pure Python"
 
@@ -59,9 +59,9 @@ if gmpy2 is not None:
     def private_operation(key: rsa.PrivateKey) -> Callable[[int], int]:
         """The same with gmpy2."""
         p, q, exp1, exp2, coef = map(gmpy2.mpz, (key.p, key.q, key.exp1, key.exp2, key.coef))
-        # `powmod` takes a time that depends on the bits of the exponent, which is the secret
-        # here, and peers can measure how long a reply takes. `powmod_sec` does the same steps
-        # whatever the bits are; that costs half as much again.
+        # The time of `powmod` depends on the bits of the exponent, which is secret here. Peers can
+        # measure how long a reply takes. `powmod_sec` does the same steps for all bits, and takes
+        # half as long again.
         secret_power = gmpy2.powmod_sec
 
         def operation(number: int) -> int:
@@ -82,7 +82,7 @@ class Form:
     size: int  # k, the octets of a block (RFC 8017, section 2)
     prefix: bytes  # of the DER, before the octets of the modulus
     suffix: bytes  # after them: the exponent
-    padding: bytes  # 00 01 FF FF …, as long as a block
+    padding: bytes  # 01 FF FF …, all that stands between the first 00 of a block and the second
 
 
 @functools.cache
@@ -90,17 +90,17 @@ def form(bits: int) -> Form:
     """The form of keys of `bits` bits, a multiple of 8.
 
     An RSAPublicKey (RFC 8017, A.1.1) is SEQUENCE { INTEGER n, INTEGER e }. The first bit of n is
-    set, so one octet 00 stands before it, and all but its octets is known beforehand.
+    set, so an octet 00 stands before it. Everything but the octets of n is fixed.
     """
     size = bits // 8
     suffix = b"\x02\x03" + EXPONENT.to_bytes(3)
     modulus = b"\x02" + der_length(size + 1) + b"\x00"
     prefix = b"\x30" + der_length(len(modulus) + size + len(suffix)) + modulus
-    return Form(bits, size, prefix, suffix, b"\x00\x01".ljust(size, b"\xff"))
+    return Form(bits, size, prefix, suffix, b"\x01".ljust(size - 2, b"\xff"))
 
 
 def der_length(size: int) -> bytes:
-    """A length in DER: one octet, or from 128 on how many octets follow, and they."""
+    """A length in DER: one octet below 128. Otherwise the number of its octets, and then these."""
     if size < 0x80:
         return bytes([size])
     octets = size.to_bytes((size.bit_length() + 7) // 8)
@@ -109,7 +109,7 @@ def der_length(size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """The key that opens what its owner sealed: the modulus, and the form that it has."""
+    """The key that opens what its owner sealed: a modulus, and the form of keys of its size."""
 
     e: ClassVar[int] = EXPONENT
     n: int
@@ -119,14 +119,15 @@ class PublicKey:
     def from_line(cls, line: bytes, bits: int) -> "PublicKey":
         """The key in a key line: base64 of a DER RSAPublicKey (RFC 8017, A.1.1) of `bits` bits.
 
-        A key has one line, and there is nothing to parse in it. Raises `Violation`.
+        One key has one line, so comparing octets is enough, and nothing is parsed. Raises
+        `Violation`.
         """
         shape = form(bits)
         octets = decoded(line)
         start, end = len(shape.prefix), len(shape.prefix) + shape.size
         if octets[:start] != shape.prefix:
             kind = f"one of {bits} bits with the exponent {EXPONENT}"
-            raise Violation(f"the key is not {kind}: its DER does not begin so")
+            raise Violation(f"the key is not {kind}: its DER begins differently")
         if octets[end:] != shape.suffix:
             raise Violation(f"the key's DER does not end with the exponent {EXPONENT}")
         if not octets[start] & 0x80:
@@ -145,7 +146,7 @@ class PublicKey:
         """The octets that the owner of this key sealed into `line`; raises `Violation`."""
         sealed = decoded(line)
         size = self.form.size
-        if len(sealed) == size:  # as nearly every message: no lists for these
+        if len(sealed) == size:  # nearly every message has one block, and needs no lists
             return self._open_block(sealed)
         if not sealed or len(sealed) % size:
             raise Violation(f"{len(sealed)} sealed octets are not whole blocks of {size}")
@@ -159,14 +160,18 @@ class PublicKey:
         return b"".join(parts)
 
     def _open_block(self, sealed: bytes) -> bytes:
-        number = int.from_bytes(sealed)
+        number = int.from_bytes(sealed, "big")
         if number >= self.n:
             raise Violation("a block is not below the modulus")
-        block = power(number, EXPONENT, self.n).to_bytes(len(sealed), "big")
-        end = block.find(b"\x00", 1)
-        if end < OVERHEAD - 1 or not self.form.padding.startswith(block[:end]):
+        shape = self.form
+        try:  # without the first octet, which is 00
+            block = power(number, EXPONENT, self.n).to_bytes(shape.size - 1, "big")
+        except OverflowError:
+            block = b""
+        padding, _, part = block.partition(b"\x00")
+        if len(padding) < OVERHEAD - 2 or not shape.padding.startswith(padding):
             raise Violation("a block's padding is wrong, or another key sealed it")
-        return block[end + 1 :]
+        return part
 
 
 class PrivateKey:
@@ -182,7 +187,7 @@ class PrivateKey:
 
     @classmethod
     def generate(cls, bits: int = 512) -> "PrivateKey":
-        """A new key whose modulus has exactly `bits` bits; `ValueError` if that takes minutes."""
+        """A new key whose modulus has exactly `bits` bits. `ValueError` if that takes minutes."""
         if bits > LARGEST:
             raise ValueError(f"a key of {bits} bits takes minutes to make: use at most {LARGEST}")
         return cls(rsa.newkeys(bits, exponent=EXPONENT)[1])
@@ -190,7 +195,7 @@ class PrivateKey:
     def seal(self, octets: bytes) -> bytes:
         """The one line, without LF, that carries `octets` (of any length) under this key.
 
-        Raises `ArithmeticError` if the machine or the program has made a mistake.
+        Raises `ArithmeticError` if the machine or the program has computed a wrong result.
         """
         step = self.public.form.size - OVERHEAD
         parts = [octets[start : start + step] for start in range(0, len(octets) or 1, step)]
@@ -198,18 +203,18 @@ class PrivateKey:
 
     def _seal_block(self, part: bytes) -> bytes:
         shape, n = self.public.form, self.public.n
-        block = int.from_bytes(shape.padding[: shape.size - 1 - len(part)] + b"\x00" + part)
+        block = int.from_bytes(shape.padding[: shape.size - 2 - len(part)] + b"\x00" + part)
         sealed = self._operation(block)
-        # A result that is right modulo one prime and wrong modulo the other, after a flipped bit
-        # in memory say, gives that prime away: whoever has it, and the text, takes a greatest
-        # common divisor. So nothing leaves that has not been opened again.
+        # A flipped bit in memory can make a result right modulo one prime and wrong modulo the
+        # other. With the text, such a result gives the primes away, by one greatest common divisor.
+        # So each sealed block is opened again before it leaves.
         if power(sealed, EXPONENT, n) != block:
             raise ArithmeticError("a sealed block cannot be opened again: the arithmetic failed")
         return sealed.to_bytes(shape.size)
 
 
 def decoded(line: bytes) -> bytes:
-    """What a line is the base64 of; raises `Violation` unless it is the one base64 of that."""
+    """The octets in a line. Raises `Violation` unless the line is their one base64."""
     try:
         octets = a2b_base64(line)
     except Base64Error as error:
@@ -228,9 +233,9 @@ def key_line_size(bits: int) -> int:
 def work(bits: int) -> tuple[int, int]:
     """What one block costs to open and to seal, in units of about 1 µs, at least 1.
 
-    The public exponent takes as many steps whatever the size; a step's cost grows nearly as the
-    square of it. The private one takes a step for each bit. The figures were measured from 512 to
-    4096 bits, each block's check included.
+    The public exponent takes the same number of steps for every size. The cost of a step grows
+    nearly as the square of the size. The private exponent takes a step for each bit. The figures
+    were measured from 512 to 4096 bits, and include the check of each sealed block.
     """
     ratio = bits / 512
     if gmpy2 is None:

@@ -1,7 +1,7 @@
 """Both ends of a conversation: lines go in, lines come out (without LF).
 
-Sans-I/O: no sockets, no selectors, no clock. What the words mean is in `messages`; here is what is
-said and remembered in one conversation.
+Sans-I/O: no sockets, no selectors, no clock. `messages` knows what the words mean. This module
+knows what has been said in one conversation, and answers.
 """
 
 from collections import deque
@@ -28,10 +28,11 @@ from kv.protocol.messages import (
 from kv.protocol.recent import Recent
 from kv.protocol.store import Session, Store
 
-#: What is looked up while any line may be a value.
+#: Used while any line may be a value: no answer is ready then.
 NOTHING_READY: dict[bytes, bytes] = {}
-#: CPython 3.11 takes 80 ns to look a member up in its enum, four times what a global takes.
-AWAITING_COMMAND = State.AWAITING_COMMAND
+#: CPython 3.11 takes 80 ns to look a member up in its enum, four times what globals take.
+AWAITING_COMMAND, AWAITING_PUT_VALUE = State.AWAITING_COMMAND, State.AWAITING_PUT_VALUE
+PUT, VALUE = Message.PUT, Message.VALUE
 
 
 def opened(peer: PublicKey, line: bytes) -> str:
@@ -48,9 +49,9 @@ def opened(peer: PublicKey, line: bytes) -> str:
 class Service:
     """What all conversations of one server share: sizes, key, store, and ready-made lines.
 
-    Only the fixed replies are sealed once for everybody. One key gives one text one line, so other
-    lines can be remembered, too, but by the session that they belong to: a memory shared between
-    sessions would tell one client, by timing, what another has stored.
+    The fixed replies are sealed once, for everybody. Under one key, one text has one line, so other
+    lines can be remembered, too. Each session remembers its own. A memory shared between sessions
+    would tell one client, by timing, what another has stored.
 
     `opening` and `sealing` are the work of one block, in units of about 1 µs (26).
     """
@@ -65,7 +66,7 @@ class Service:
         self.lines[Reply.NONE] = b""
 
     def longest_message(self, seconds: float) -> float:
-        """Seconds that the longest message takes here, if it took so many to make this."""
+        """How long the longest message takes, in seconds, if making this service took `seconds`."""
         opening, sealing = self.opening, self.sealing
         return self.wire.blocks_of_text * seconds / len(FIXED_REPLIES) * (1 + opening / sealing)
 
@@ -78,25 +79,25 @@ class ServerConversation:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._peer: PublicKey | None = None
-        self.client_id = ""  # empty until CONNECT: OK; stays when the session is gone
-        self.work = 0  # what the last call took, in units of about 1 µs; at least one a line
+        self.client_id = ""  # empty until CONNECT: OK; kept after the end of the session
+        self.work = 0  # of the last call, in units of about 1 µs; at least one for each line
         self.session: Session | None = None
         self.state = State.AWAITING_KEY
 
     def answer(self, lines: Iterable[bytes], budget: int, replies: list[bytes]) -> None:
         """Takes lines while `work` is below `budget`, and adds their replies to `replies`.
 
-        Stops right after the line that begins or ends the session. Raises `Violation`, with the
-        replies to earlier lines in `replies`; the conversation is then closed and the session gone.
-        The same holds, without an error, after the reply to DISCONNECT: look at `state`.
+        Stops right after a line that begins or ends the session. Raises `Violation`: then the
+        conversation is closed, the session is gone, and `replies` has the replies to earlier lines.
+        After DISCONNECT, the conversation is closed, too, without an error: look at `state`.
         """
-        before, session = len(replies), self.session
-        self.work = 0  # beyond one unit for each reply
+        before, session, state = len(replies), self.session, self.state
+        self.work = 0  # the one unit for each reply is added at the end
         known, add = self._ready(), replies.append
         try:
             for line in islice(lines, budget):
                 reply = known(line)
-                if reply is not None:  # the usual message, once a program has warmed up
+                if reply is not None:  # usual, when a program asks for the same keys again
                     add(reply)
                     continue
                 reply = self._handle(line)
@@ -106,8 +107,9 @@ class ServerConversation:
                     self.work += 1
                 if self.session is not session or self.work + len(replies) - before >= budget:
                     break
-                known = self._ready()
-        except Exception:
+                if self.state is not state:
+                    state, known = self.state, self._ready()
+        except Violation:
             self.work += 1
             self.close()
             raise
@@ -115,26 +117,26 @@ class ServerConversation:
             self.work += len(replies) - before
 
     def receive(self, line: bytes) -> bytes:
-        """The reply to one line, empty for a PUT whose value is still to come; as `answer`."""
+        """The reply to one line, as `answer` gives it. Empty for a PUT without its value yet."""
         replies: list[bytes] = []
         self.answer((line,), 1, replies)
         return replies[0] if replies else b""
 
     def close(self) -> None:
-        """Ends the session, if there is one; its data is gone and its id free at once."""
+        """Ends the session, if there is one. Its data is gone and its id is free at once."""
         if self.session is not None:
             self._service.store.end(self.session)
         self.session = None
         self.state = State.CLOSED
 
     def _ready(self) -> Callable[[bytes], bytes | None]:
-        """Looks ready answers up; finds none while any line may be a value."""
+        """The function that finds ready answers. It finds none while a line may be a value."""
         if self.state is AWAITING_COMMAND and self.session is not None:
             return self.session.answers.get
         return NOTHING_READY.get
 
     def _handle(self, line: bytes) -> bytes:
-        """The reply to a line for which none is ready; adds to `work`."""
+        """The reply to a line without a ready answer. Adds to `work`."""
         message, argument = self._read(line)
         outcomes = TRANSITIONS[self.state].get(message)
         if outcomes is None:
@@ -146,23 +148,23 @@ class ServerConversation:
         return self._service.lines[reply]
 
     def _read(self, line: bytes) -> tuple[Message, str]:
-        """The message that a line is, by its state, and its argument."""
+        """The message in a line, which depends on the state, and its argument."""
         service = self._service
         if self._peer is None:
-            # Who shows the server's own key needs no private key to hold a session: all lines that
-            # the server has ever sealed for others would be messages of theirs.
+            # A client that shows the server's own key needs no private key. It could send lines
+            # that the server has sealed for others, and they would count as its messages.
             if line == service.lines[Reply.KEY]:
                 raise Violation("the key is this server's own")
             self._peer = PublicKey.from_line(line, service.wire.key_bits)
             return Message.KEY, ""
-        self.work += max(0, service.opening * service.wire.blocks(line) - 1)  # none: a violation
+        self.work += max(0, service.opening * service.wire.blocks(line) - 1)  # 0 blocks: violation
         text = opened(self._peer, line)
-        if self.session is not None and self.session.pending:
-            return Message.VALUE, text
+        if self.state is AWAITING_PUT_VALUE:
+            return VALUE, text
         return parse(text)
 
     def _sealed_value(self, key: str, line: bytes) -> bytes:
-        """The value that `line` asks for, sealed; the same line need not be read again."""
+        """The sealed value that `line` asks for. Both are remembered, for the same line again."""
         assert self.session is not None
         service = self._service
         reply = service.key.seal(self.session.values[key].encode("ascii"))
@@ -171,16 +173,16 @@ class ServerConversation:
         return reply
 
     def _execute(self, message: Message, argument: str) -> Reply:
-        """Does what `message` says, and returns which reply that calls for."""
+        """Does what `message` says, and returns the reply to give."""
         session = self.session
         if session is None:
             return self._shake_hands(message, argument)
         if message is GET:
             return GET_VALUE if argument in session.values else GET_ERROR
-        if message is Message.PUT:
+        if message is PUT:
             session.await_value(argument)
             return Reply.NONE
-        if message is Message.VALUE:
+        if message is VALUE:
             key = session.take_pending()
             # A value that reads GET: ERROR would make the reply to GET ambiguous.
             stored = argument != GET_ERROR and session.put(key, argument)
@@ -215,15 +217,15 @@ class ClientConversation:
         self._opened: Recent[bytes, str] = Recent()
 
     def lines(self, command: Command) -> Iterator[bytes]:
-        """The lines that carry `command`, whose reply is awaited from now on."""
+        """The lines that carry `command`. From now on, its reply is awaited."""
         self.awaiting.append(command)
         known = self._sealed.get
         return (known(text) or self._seal(text) for text in command.texts)
 
     def receive(self, line: bytes) -> tuple[Command, str] | None:
-        """The oldest awaited command and its reply; None for the server's key line.
+        """The oldest command without a reply, and its reply. None for the server's key line.
 
-        Raises `Violation` for a line that the server should not have sent.
+        Raises `Violation` for a line that the server must not send.
         """
         text = self._opened.get(line)
         if text is None:
@@ -231,16 +233,16 @@ class ClientConversation:
             if text is None:
                 return None
         if not self.awaiting:
-            raise Violation(f"the server said {shortened(text)} to nothing")
+            raise Violation(f"the server sent {shortened(text)} without a command")
         command = self.awaiting.popleft()
-        # Any text at all may be a value, so there is no wrong reply to GET.
+        # Any text may be a value, so no reply to GET is wrong.
         verb = command.message
         if verb is not Message.GET and FIXED_REPLIES.get(text) not in ACCEPTED[verb]:
             raise Violation(f"the server answered {verb.value} with {shortened(text)}")
         return command, text
 
     def read(self, line: bytes) -> str | None:
-        """The text of a line, unjudged; None for the server's key line. Raises `Violation`."""
+        """The text of a line, whatever it says. None for the key line. Raises `Violation`."""
         if self.peer is None:
             if line == self.key.public.to_line():
                 raise Violation("the server's key is this client's own")

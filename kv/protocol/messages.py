@@ -1,7 +1,7 @@
 """The words of the protocol: states, messages, replies, what may follow what, and sizes.
 
-All that decides what a message means and what may follow it is in this file, and `protocol.md` is
-its normative text. The transition table is data: the diagram in `protocol.md` is drawn from it.
+This file decides what a message means, and which messages may follow it. `protocol.md` is the
+normative text. The transition table is data: the diagram in `protocol.md` is drawn from it.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from kv.protocol.cipher import LARGEST, OVERHEAD, key_line_size
 
 
 class Word(StrEnum):
-    """An enum to look things up by: its members are hashed as the strings that they are.
+    """An enum whose members are dict keys: each is hashed as its string.
 
-    `Enum` has a hash function in Python, which takes longer than the look-up itself.
+    The hash function of `Enum` is written in Python, and takes longer than the look-up itself.
     """
 
     __hash__ = str.__hash__
 
 
 class State(Word):
-    """Where a conversation stands, seen from the server."""
+    """How far a conversation has come, seen from the server."""
 
     AWAITING_KEY = "AWAITING_KEY"
     AWAITING_CONNECT = "AWAITING_CONNECT"
@@ -31,7 +31,7 @@ class State(Word):
 
 
 class Message(Word):
-    """What a client's line can be; in AWAITING_PUT_VALUE every text is a VALUE."""
+    """What a client's line can be. In AWAITING_PUT_VALUE every text is a VALUE."""
 
     KEY = "key line"
     CONNECT = "CONNECT"
@@ -58,8 +58,8 @@ class Reply(Word):
     NONE = "no reply"
 
 
-#: CPython 3.11 takes 80 ns to look a member up in its enum, four times what a global takes; these
-#: are wanted for every GET.
+#: Every GET needs these. CPython 3.11 takes 80 ns to look a member up in its enum, four times as
+#: long as a global.
 GET, GET_VALUE, GET_ERROR = Message.GET, Reply.GET_VALUE, Reply.GET_ERROR
 
 #: state -> message -> what the server may reply -> the state after that reply.
@@ -96,8 +96,8 @@ TRANSITIONS: dict[State, dict[Message, dict[Reply, State]]] = {
 #: The replies with a fixed text, by that text.
 FIXED_REPLIES = {reply.value: reply for reply in Reply if reply.value.endswith((": OK", ": ERROR"))}
 
-#: What a client accepts as the reply to each of its commands; to GET, any text at all. This
-#: version's server never sends DELETE: ERROR; another's may.
+#: What a client accepts as the reply to each command. To GET, it accepts any text. This server
+#: never sends DELETE: ERROR, but another server may.
 ACCEPTED = {
     Message.CONNECT: {Reply.CONNECT_OK, Reply.CONNECT_ERROR},
     Message.PUT: {Reply.PUT_OK, Reply.PUT_ERROR},
@@ -115,8 +115,8 @@ WITH_ARGUMENT = {
 class Wire:
     """The two sizes that both ends must agree on, in bits, and what follows from them.
 
-    Raises `ValueError`, at once, for what cannot be used: a key that takes minutes to make, or a
-    line in which a key line or one of the fixed replies does not fit.
+    Raises `ValueError` for sizes that cannot be used: if a key takes minutes to make, or if a key
+    line or a fixed reply does not fit in a line.
     """
 
     key_bits: int = 512
@@ -151,20 +151,20 @@ class Wire:
         return (self.line_size - 1) // 4 * 3 // (self.key_bits // 8)
 
     def blocks(self, line: bytes) -> int:
-        """The number of RSA blocks in a sealed line."""
-        return len(line) // 4 * 3 * 8 // self.key_bits
+        """The number of RSA blocks in a sealed line: each of its characters stands for six bits."""
+        return len(line) * 6 // self.key_bits
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of a client: the message it is, and the texts that carry it (two for PUT)."""
+    """One command of a client: its message, and the texts that carry it (two for PUT)."""
 
     message: Message
     texts: tuple[str, ...]
 
     @classmethod
     def connect(cls, wire: Wire, client_id: str) -> "Command":
-        """CONNECT; raises `TextError`, as PUT, GET and DELETE do, if it cannot be carried."""
+        """CONNECT. As PUT, GET and DELETE, raises `TextError` for a text that cannot be sent."""
         size = wire.text_size - len("CONNECT ")
         return cls(Message.CONNECT, ("CONNECT " + checked("client id", client_id, 1, size),))
 
@@ -179,7 +179,7 @@ class Command:
     @classmethod
     def get(cls, wire: Wire, key: str) -> "Command":
         """GET."""
-        longest = wire.text_size - len("GET ")  # others may have stored what they cannot delete
+        longest = wire.text_size - len("GET ")  # another client may store a key it cannot delete
         return cls(Message.GET, ("GET " + checked("key", key, 1, longest),))
 
     @classmethod
@@ -194,12 +194,12 @@ class Command:
 
 
 def checked_key(wire: Wire, key: str) -> str:
-    """`key`, if DELETE could carry it too: a longer one could be stored and never deleted."""
+    """`key`, if DELETE can carry it, too. A longer key could be stored and never deleted."""
     return checked("key", key, 1, wire.text_size - len("DELETE "))
 
 
 def checked(what: str, text: str, shortest: int, longest: int) -> str:
-    """`text`, if the protocol can carry it as `what`; otherwise raises `TextError`."""
+    """`text`, if the protocol can carry it as `what`. Otherwise raises `TextError`."""
     if not isinstance(text, str):
         raise TypeError(f"the {what} must be a str, not {type(text).__name__}")
     if not text.isascii():
@@ -215,9 +215,10 @@ def checked(what: str, text: str, shortest: int, longest: int) -> str:
 
 
 def parse(text: str) -> tuple[Message, str]:
-    """The command that `text` is and its argument; raises `Violation`.
+    """The command in `text`, and its argument. Raises `Violation`.
 
-    What the violation says can be logged: the text, which is the client's, stands in a note to it.
+    The violation's message can be logged. The text is the client's data, so it stands in a note to
+    the violation.
     """
     verb, _, argument = text.partition(" ")
     message = WITH_ARGUMENT.get(verb)
@@ -231,5 +232,5 @@ def parse(text: str) -> tuple[Message, str]:
 
 
 def shortened(text: str) -> str:
-    """A peer's text, fit to be quoted in a log line or an error message."""
+    """A peer's text as it is quoted in log lines and error messages."""
     return repr(text) if len(text) <= 40 else f"{text[:40]!r}… ({len(text)} characters)"

@@ -1,53 +1,53 @@
 """Ready answers: the reply line to a GET line, until the key changes or goes.
 
-Sans-I/O: knows nothing of sockets, of RSA or of what lines carry. Under an honestly made key one
-text has one line, so a GET line that was answered with a value needs neither opening nor sealing
-when it comes again: one look-up is the whole message.
+Sans-I/O: knows nothing of sockets, of RSA or of what lines carry. Under an honestly made key, one
+text has one line. So when a GET line comes again, its reply needs no opening and no sealing: one
+look-up is enough.
 
-All that is remembered together has a bound, and no session can take remembering away from another.
-The bound is divided among the sessions there are; what is not used may be borrowed. When a session
-that has less than its part needs room, there must be one that has more, and that one gives back.
-Parts are powers of two, so that one with more than its part is found at once: sessions are kept by
-the number of bits of what they are charged, and whoever has the most bits has more than its part.
+All answers together have a bound, and no session can take another's part of it. The bound is
+divided among the sessions. A session may borrow what others do not use. When a session below its
+part needs room, some other session is above its own, and that one gives back. Parts are powers of
+two, so such a session is found at once: sessions are sorted by the number of bits of their charge,
+and one with the most bits is above its part.
 """
 
-#: Octets charged for a ready answer besides its two lines and its key: three string headers and a
+#: Octets charged for a ready answer besides its two lines and its key: three string headers, and a
 #: place in two hash tables that are half empty.
 REMEMBERED = 256
-#: Octets charged for the first answer of a session besides: the two tables have eight places even
-#: for one, and the account here has an entry for whoever remembers anything.
+#: Octets charged for the first answer of a session besides. The two tables have eight places even
+#: for one answer, and the account has an entry for each session with answers.
 TABLES = 384
-#: The most that one session may remember, in octets, however few others there are: some 450
-#: answers of one block. So to forget all that one session remembers takes some 50 µs at the most.
+#: The most that one session may remember, in octets: some 450 answers of one block. So to forget
+#: them all takes 50 µs at most.
 SHARE = 192 * 1024
 
 
 class Memory:
-    """The account of all that is remembered, and who remembers how much. Sizes are in octets."""
+    """The account of all ready answers, and the share of each session. Sizes are in octets."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.used = 0
-        self.freed = 0  # given back since somebody last set it to 0
+        self.freed = 0  # octets given back; the store reads and resets this
         self.sessions = 0
-        # By the number of bits of what they are charged, and by their ids.
+        # By the number of bits of the charge, and by `id`.
         self._levels: list[dict[int, Answers]] = [{} for _ in range(SHARE.bit_length() + 1)]
 
     def part(self) -> int:
-        """Each session's part, a power of two: who is charged as much or more is over it."""
+        """The part of each session, a power of two. A session charged that much is over it."""
         return 1 << min(SHARE, self.capacity // max(1, self.sessions)).bit_length() >> 1
 
     def has_room(self, octets: int) -> bool:
-        """Whether there is room for so many octets."""
+        """Whether there is room for this many octets more."""
         return self.used + octets <= self.capacity
 
     def make_room(self) -> None:
-        """Makes one that has most forget everything; to be called if one is over its part."""
+        """Has a session with the most forget everything. Call it if one is over its part."""
         most = next(filter(None, reversed(self._levels)))
         next(iter(most.values())).clear()
 
     def charge(self, answers: "Answers", octets: int) -> None:
-        """A session remembers so many octets more, or less."""
+        """A session remembers this many octets more, or less."""
         before, after = answers.charged, answers.charged + octets
         answers.charged = after
         self.used += octets
@@ -59,7 +59,7 @@ class Memory:
 
 
 class Answers(dict[bytes, bytes]):
-    """One session's: GET line -> reply line."""
+    """The ready answers of one session: GET line -> reply line."""
 
     __slots__ = ("_lines", "_memory", "charged")
 
@@ -70,26 +70,26 @@ class Answers(dict[bytes, bytes]):
         self.charged = 0
 
     def keep(self, key: str, line: bytes, reply: bytes) -> None:
-        """Remembers that `line`, which asks for `key`, is answered with `reply`, if it may."""
-        self.forget(key)  # a dishonestly made key may have two lines for one text
+        """Remembers that `reply` answers `line`, which asks for `key`, if there is room."""
+        self.forget(key)  # under a dishonest RSA key, one text may have two lines
         memory = self._memory
         octets, part = cost(key, line, reply), memory.part()
         if TABLES + octets >= part:
             return
-        # Who is not over its part is never told to give back; who is can only have what is free.
+        # A session below its part never has to give back. One above it can only use free room.
         if self.charged + octets >= (SHARE if memory.has_room(octets) else part):
             self.clear()
         if self._lines is None:  # most sessions never need one
             self._lines = {}
             octets += TABLES
         if not memory.has_room(octets):
-            memory.make_room()  # all have less than their parts, or one is over its own
+            memory.make_room()  # this one is below its part, so another is above its own
         self[line] = reply
         self._lines[key] = line
         memory.charge(self, octets)
 
     def forget(self, key: str) -> None:
-        """The value under `key` changes or goes."""
+        """Drops the answer: the value under `key` changes or goes."""
         line = self._lines.pop(key, None) if self._lines else None
         if line is not None:
             self._memory.charge(self, -cost(key, line, self.pop(line)))
@@ -103,7 +103,7 @@ class Answers(dict[bytes, bytes]):
         self._memory.charge(self, -self.charged)
 
     def copy_all(self) -> None:
-        """Moves everything to where the allocator has room, as `Table.copy_bucket` does."""
+        """Copies everything to other memory, as `Table.copy_bucket` does."""
         if self._lines is None:
             return
         found = [

@@ -1,8 +1,8 @@
-"""A memory of what arithmetic has given, bounded in octets.
+"""A memory of the results of arithmetic, bounded in octets.
 
-Sans-I/O. One key gives one text one line, always, so a line that was sealed or opened once need
-not be computed again. Only one's own conversation may use such a memory: what is shared between
-sessions tells one of them, by timing, what another has said.
+Sans-I/O. Under one key, one text always has the same line, so a result need not be computed again.
+Each conversation has its own memory. If sessions shared one, a client could learn by timing what
+another has said.
 """
 
 from typing import TypeVar
@@ -12,12 +12,12 @@ V = TypeVar("V", str, bytes)
 
 #: Octets charged for an entry besides its two texts: their headers, and a place in a hash table.
 ENTRY = 192
-#: Octets that one memory may take: some 3,000 lines of one block.
+#: Octets that one memory may take: about 3,000 lines of one block.
 CAPACITY = 1024 * 1024
 
 
 class Recent(dict[K, V]):
-    """What was computed lately. When it is full it begins anew, which costs nothing to decide."""
+    """The latest results. When it is full, it is emptied: the simplest rule."""
 
     __slots__ = ("charged",)
 

@@ -1,20 +1,24 @@
 """Sessions and their data, within a bound on memory.
 
 Sans-I/O: knows nothing of sockets, of RSA or of the protocol's words. A session's data lives
-exactly as long as the session; nothing here outlives `Store.end`.
+exactly as long as the session, until `Store.end`.
 
-The account. What is stored costs more than its octets: two string headers, a place in a hash
-table that is half empty. A limit that counted octets alone would let a million empty values under
-four-octet keys take 100 MB and call it 4. So each entry is charged its octets and a fixed ENTRY,
-each session its id and a fixed SESSION, both measured on CPython so that the process grows by no
-more than the account says.
+Three classes, three questions. `Store`: which sessions are there, and how much memory may they take
+together? `Session`: what has this client stored? `Table`: how can a mapping with a million entries
+never make the loop pause? Read `Table` as a `dict`, and its own module last.
 
-Memory given back is of no use to texts of another size while texts that stay pin it (see `Table`).
-So after each sixteenth of the capacity that was given back, everything that is still there is
-copied, a bucket with each text that comes: much faster than peers can fill what they left behind.
+The account. An entry costs more memory than its octets: two string headers, and a place in a hash
+table that is half empty. A limit on octets alone would let a million empty values under four-octet
+keys take 100 MB, and count 4. So each entry is charged its octets and a fixed ENTRY. Each session
+is charged its id and a fixed SESSION. Both were measured on CPython, so that the process grows by
+no more than the account says.
 
-And to free a million strings takes a tenth of a second, so a large session that has ended is not
-forgotten at once but a few buckets at a time: with each text that comes, and by `sweep`.
+Giving back. Freed memory often cannot serve texts of another size, because texts that stay pin it
+(see `Table`). So each time a sixteenth of the capacity was freed, the store copies everything that
+is left, one bucket with each text that comes. That is much faster than peers can fill the gaps.
+
+To free a million strings takes a tenth of a second. So a large session that has ended is freed a
+few buckets at a time: with each text that comes, and by `sweep`.
 """
 
 from collections.abc import Iterator
@@ -27,7 +31,7 @@ from kv.protocol.table import Table
 ENTRY = 192
 #: Octets charged for a session besides its client id.
 SESSION = 640
-#: Buckets to forget at a time, some 100 µs.
+#: Buckets to free at a time, which takes about 100 µs.
 SWEEP = 64
 
 
@@ -35,23 +39,23 @@ SWEEP = 64
 class Session:
     """What one connected client has stored, and the answers that are ready for it.
 
-    An answer never outlives the value and the session that it belongs to.
+    A ready answer never outlives its value or its session.
     """
 
     store: "Store"
     client_id: str
-    charged: int  # to the store's account, for this session and all it holds
+    charged: int  # octets of the store's account, for this session and all its data
     values: Table = field(default_factory=Table)
-    pending: str = ""  # the key of a PUT whose value is awaited; a key is never empty
+    pending: str = ""  # the key of a PUT without its value yet; a key is never empty
     answers: Answers = field(init=False)
 
     def __post_init__(self) -> None:
         self.answers = Answers(self.store.memory)
 
     def put(self, key: str, value: str) -> bool:
-        """Stores `value`; False, and nothing changes, if there is no room for it.
+        """Stores `value`. If there is no room, changes nothing and returns False.
 
-        A session has its own limit besides everybody's, so that no client can take all the room.
+        Each session has a limit of its own, too, so that no client can take all the room.
         """
         old = self.values.get(key)
         cost = len(value) - len(old) if old is not None else ENTRY + len(key) + len(value)
@@ -85,7 +89,7 @@ class Session:
         self._charge(len(key))
 
     def take_pending(self) -> str:
-        """The key that was kept, which is forgotten."""
+        """Returns the key that was kept, and forgets it."""
         key, self.pending = self.pending, ""
         self._charge(-len(key))
         return key
@@ -99,10 +103,10 @@ class Session:
 class Store:
     """All sessions, by client id. A client id belongs to one session at a time.
 
-    `capacity` and `used` are in octets of the account. Sessions are always admitted (how many
-    there can be is the server's limit); it is values that are refused when the account is full.
-    Ready answers may take an eighth of `capacity` besides. One session may take `share` octets of
-    the account; without one, all of it.
+    `capacity` and `used` are in octets of the account. When the account is full, values are
+    refused. Sessions never are: the server limits their number. One session may take `share` octets
+    of the account, or all of it if `share` is None. Ready answers may take another eighth of
+    `capacity`.
     """
 
     def __init__(self, capacity: int = 256 * 1024 * 1024, share: int | None = None) -> None:
@@ -112,19 +116,19 @@ class Store:
         self.memory = Memory(capacity // 8)
         self.freed = 0  # octets given back since the last copying began
         self._copying: Iterator[None] = iter(())
-        self._ended: list[Table] = []  # of large sessions, to be forgotten bit by bit
+        self._ended: list[Table] = []  # of large sessions, freed a part at a time
         self.sessions: dict[str, Session] = {}
 
     @property
     def remembered(self) -> int:
-        """What all ready answers together are charged, in octets."""
+        """The charge for all ready answers, in octets."""
         return self.memory.used
 
     def __len__(self) -> int:
         return len(self.sessions)
 
     def begin(self, client_id: str) -> Session | None:
-        """A new, empty session; None if the id is in use."""
+        """A new, empty session. None if the id is in use."""
         if client_id in self.sessions:
             return None
         cost = SESSION + len(client_id)
@@ -134,7 +138,7 @@ class Store:
         return session
 
     def end(self, session: Session) -> None:
-        """Forgets the session and its data; the id is free and the account credited at once."""
+        """Ends a session. Its id and its part of the account are free at once."""
         session.answers.clear()
         self.memory.sessions -= 1
         if session.values.buckets > SWEEP:
@@ -145,7 +149,7 @@ class Store:
         self.freed += session.charged
 
     def sweep(self, buckets: int = SWEEP) -> bool:
-        """Forgets so many buckets of what has ended; whether there is more."""
+        """Frees this many buckets of ended sessions. Whether there are more."""
         while self._ended and buckets:
             buckets -= 1
             self._ended[-1].drop_bucket()
@@ -154,7 +158,7 @@ class Store:
         return bool(self._ended)
 
     def tidy(self) -> None:
-        """Forgets one more bucket, and copies one, if there are any to forget or to copy."""
+        """Frees one more bucket, and copies one, if there are any to free or to copy."""
         if self._ended:
             self.sweep(1)
         for _ in self._copying:
@@ -164,7 +168,7 @@ class Store:
             self._copying = self._copy()
 
     def _copy(self) -> Iterator[None]:
-        """Copies all that is stored, and all that is remembered, bit by bit."""
+        """Copies all values and all ready answers, a part at a time."""
         for client_id in list(self.sessions):
             session = self.sessions.get(client_id)
             if session is None:  # it has ended meanwhile

@@ -1,28 +1,30 @@
 """A mapping from text to text that never does much at once.
 
-Sans-I/O: knows nothing of sessions, limits or clocks.
+Sans-I/O: knows nothing of sessions, limits or clocks. A table behaves as a `dict`. You can skip
+this module, and read `dict` where `Table` is used.
 
-Some facts about dicts. One that grows moves all its entries to a larger table in a single
-assignment: for a million of them that takes tens of milliseconds, and in a loop with one thread
-everybody waits. One that shrinks gives nothing back. And where entries of many sizes come and go,
-the few that stay pin the memory that the others had: CPython's allocator takes pools of 16 KiB,
-each for blocks of one size, and a pool goes back only when it is empty. A peer that knows this can
-make a process many times larger than what it holds.
+Some facts about dicts. When a dict grows, one assignment moves all its entries to a larger table.
+With a million entries that takes tens of milliseconds, and in a loop with one thread everybody
+waits. When a dict shrinks, it gives no memory back. And where entries of many sizes come and go,
+the few that stay pin the memory of the others. CPython's allocator takes pools of 16 KiB, each for
+blocks of one size, and a pool is free only when it is empty. A peer that knows this can make a
+process many times larger than its data.
 
-So here are many small dicts, and whatever has to be done to all entries is done to one of these
-at a time: growing and shrinking by *linear hashing* (Litwin, 1980), which splits and merges them
-one by one in a fixed order, and giving back memory by `copy_bucket`.
+So a table consists of many small dicts, the buckets, and works on one of them at a time. To grow
+and shrink it uses *linear hashing* (Litwin, 1980), which splits and merges buckets one by one in a
+fixed order. To give memory back it has `copy_bucket`.
 """
 
 from collections.abc import Iterator, MutableMapping
+from typing import Any
 
-#: Entries to a bucket on average: few enough to copy in some ten microseconds, enough to make the
-#: bucket's own 64 octets small.
+#: Entries in a bucket, on average. Copying so few takes about ten microseconds. So many make the 64
+#: octets of the bucket itself a small part.
 LOAD = 32
 
 
 class Table(MutableMapping[str, str]):
-    """A dict in buckets; key and value are ASCII."""
+    """A dict in buckets. Keys and values are ASCII."""
 
     __slots__ = ("_buckets", "_count", "_round")
 
@@ -40,6 +42,10 @@ class Table(MutableMapping[str, str]):
 
     def __getitem__(self, key: str) -> str:
         return self._bucket(key)[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under `key`, or `default`; what is inherited raises and catches `KeyError`."""
+        return self._bucket(key).get(key, default)
 
     def __contains__(self, key: object) -> bool:
         return key in self._bucket(key)
@@ -60,22 +66,22 @@ class Table(MutableMapping[str, str]):
 
     @property
     def buckets(self) -> int:
-        """How many there are to copy."""
+        """How many buckets there are."""
         return len(self._buckets)
 
     def drop_bucket(self) -> None:
-        """Forgets the last bucket, as the first step of many to forget everything."""
+        """Frees the last bucket: one of many steps to free everything. Nothing else works then."""
         self._buckets.pop()
 
     def copy_bucket(self, number: int) -> None:
-        """Moves a bucket's entries to where the allocator has room, and so empties its pools."""
+        """Copies a bucket's entries to other memory, so that the old pools become empty."""
         self._buckets[number] = {
             key.encode("ascii").decode("ascii"): value.encode("ascii").decode("ascii")
             for key, value in self._buckets[number].items()
         }
 
-    # A key belongs in the bucket that the last bits of its hash name. Between _round and
-    # 2 * _round buckets, those split already in this round are told apart by one bit more.
+    # The last bits of a key's hash are the number of its bucket. Between _round and 2 * _round
+    # buckets, some are already split in this round: their keys need one bit more.
 
     def _bucket(self, key: object) -> dict[str, str]:
         number = hash(key) & (2 * self._round - 1)

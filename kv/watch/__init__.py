@@ -1,5 +1,5 @@
-"""Looks at the rest, which knows nothing of it: a trace of what the loop does, and its picture.
+"""Looks at the other modules, which know nothing of it: a trace of the loop, and its picture.
 
-What may live here: whatever shows how the program works while it does. What must not: anything
-that the program needs in order to work. A test reads the imports of the rest to keep it so.
+What may live here: what shows how the program works while it runs. What must not: anything that the
+program needs in order to work. A test reads the imports of the other modules to keep it so.
 """

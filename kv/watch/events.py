@@ -1,7 +1,7 @@
 """The form of a trace: what `--trace-file` writes, and `replay` reads.
 
-The file is one JSON array in the Trace Event Format, so Perfetto and chrome://tracing open it. An
-event is a line, in the order in which things came to their end:
+The file is one JSON array in the Trace Event Format, so Perfetto and chrome://tracing open it. Each
+event is a line. The lines are in the order in which the events ended:
 
     {"ph": "X", "name": "recv", "pid": 1, "tid": 2, "ts": 1572867.1, "dur": 3.2, "args": {
      "is": "takes 178 octets", "at": "kv/net/transport.py:94 Transport.read", "now": {"line": 0}}}
@@ -10,15 +10,15 @@ event is a line, in the order in which things came to their end:
     tid     the track: the loop, the listener, a connection
     is      what happened, in words
     at      the line of source that did it
-    now     which of the track's figures have changed by the end of it, and what they are
+    now     the figures of the track that have changed by the end of the event
 
-The figures of a connection are in `FIGURES`; those of the loop are `turn`, `part` (of the four in
+`FIGURES` lists the figures of a connection. Those of the loop are `turn`, `part` (of the four in
 `Reactor.turn`), `slept` and `most` (microseconds), `woken` and `queue` (names). A figure that is
-not there keeps its last value, so a reader adds them up from the start.
+missing keeps its last value, so a reader has to start at the beginning.
 
-The comma behind a line is written together with the next line: so the array of a clean end is valid
-JSON, and one that was cut off (kill -9, a full disk, a file that is still being written) lacks no
-more than its last line and the bracket.
+The comma behind a line is written together with the next line. So the array is valid JSON after a
+clean end. A file that was cut off (kill -9, a full disk, or still being written) lacks at most its
+last line and the bracket.
 """
 
 import json
@@ -31,13 +31,13 @@ from typing import Any, TextIO, TypeAlias
 Figure: TypeAlias = str | float | bool | list[str] | dict[str, float] | None
 Figures: TypeAlias = dict[str, Figure]
 
-#: What is told of a connection.
+#: The figures of a connection, and what each says.
 FIGURES = {
     "name": "the client's id, once it has one",
     "state": "the state of the protocol",
     "in": "the state of the direction in",
     "out": "the state of the direction out",
-    "holds": "why no line is handed over now, if so",
+    "holds": "why no line is handed over now, or nothing",
     "line": "octets of a line that is not complete",
     "lines": "octets of lines that wait to be handed over",
     "unsent": "octets of replies that the kernel has not taken",
@@ -55,15 +55,15 @@ KINDS: dict[str, Any] = {"why": list, "woken": list, "queue": list, "most": int 
 KINDS |= {"limits": dict, "timers": dict, "interest": str, "part": str}
 #: The parts of a turn.
 PARTS = ("sleeping", "ready", "timers", "deferred")
-#: No trace lasts for so many microseconds: thirty years.
+#: No trace lasts this long, in microseconds: thirty years.
 LONGEST = 1e15
-#: The process, for whoever shows several.
+#: The number of the process, for programs that show several.
 PID = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that ended at `end` (µs), having lasted for so long; None is an instant."""
+    """Something that ended at `end` and `lasted` so long, in µs. None means an instant."""
 
     track: str
     verb: str
@@ -75,9 +75,9 @@ class Event:
 
 
 class Writer:
-    """Writes a trace. `failed` is told, once, if the file takes no more; the rest is not written.
+    """Writes a trace. If the file takes no more, calls `failed` once, and writes no more.
 
-    The file is buffered; what was written so far is in it after `flush`.
+    The file is buffered. After `flush`, it has all events so far.
     """
 
     def __init__(self, file: TextIO, failed: Callable[[OSError], object]) -> None:
@@ -101,13 +101,13 @@ class Writer:
         self._put(line | {"args": {name: value for name, value in args.items() if value}})
 
     def rename(self, track: str, name: str) -> None:
-        """Gives a track the name that it has from now on, for those who show it."""
+        """Gives a track a new name, which viewers show."""
         number = self._tracks.setdefault(track, len(self._tracks))
         args = {"name": name, "track": track}
         self._put({"ph": "M", "name": "thread_name", "pid": PID, "tid": number, "args": args})
 
     def flush(self) -> None:
-        """Gives the file what was written."""
+        """Writes the buffered events to the file."""
         self._try(lambda file: file.flush())
 
     def close(self) -> None:
@@ -131,15 +131,15 @@ class Writer:
         except OSError as error:
             file, self._file = self._file, None
             if file is not None:
-                with suppress(OSError):  # what is still in its buffer cannot be written, either
+                with suppress(OSError):  # the rest of the buffer cannot be written, either
                     file.close()
             self._failed(error)
 
 
 def read(path: str | Path) -> tuple[list[Event], bool]:
-    """The events in a file, and whether it is whole: whether its writer came to an end.
+    """The events in a file, and whether it is whole: whether its writer ended cleanly.
 
-    Raises `OSError`, and `ValueError` for what is no trace.
+    Raises `OSError`, and `ValueError` if the file is not a trace.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -158,7 +158,7 @@ def read(path: str | Path) -> tuple[list[Event], bool]:
         except ValueError as error:
             if number <= len(lines):
                 raise ValueError(f"line {number} is no trace event: {error}") from error
-            whole = False  # it was cut off in the middle of this one
+            whole = False  # the file was cut off in the middle of this line
         else:
             if event is not None:
                 events.append(event)
@@ -168,7 +168,7 @@ def read(path: str | Path) -> tuple[list[Event], bool]:
 
 
 def parsed(line: str, tracks: dict[int, str]) -> Event | None:
-    """The event in a line; None for one that names a track. Raises `ValueError`."""
+    """The event in a line. None for a line that names a track. Raises `ValueError`."""
     try:
         event = json.loads(line)
         args, number = event["args"], int(event["tid"])
@@ -188,7 +188,7 @@ def parsed(line: str, tracks: dict[int, str]) -> Event | None:
 
 
 def figures(now: object) -> Figures:
-    """`now` of an event, if it is what a page can show. Raises `ValueError`."""
+    """The `now` of an event, if a page can show it. Raises `ValueError`."""
     if not isinstance(now, dict):
         raise ValueError("its figures are no object")
     for name, figure in now.items():

@@ -1,4 +1,4 @@
-"""What there is to see of a connection at a moment, and what a change of it is in words."""
+"""The figures of a connection at a moment, and sentences about their changes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from kv.watch.events import Figure, Figures
 #: Readiness, in words.
 INTEREST = {0: "nothing", READ: "read", WRITE: "write", READ | WRITE: "read, write"}
 
-#: Why lines are not handed over, or why they are again.
+#: For each hold, a sentence when it begins, and one when it ends.
 HELD = {
     "PEER": ("its peer does not take the replies", "its peer has taken the replies"),
     "TURN": ("it waits for its turn", "its turn has come"),
@@ -26,7 +26,7 @@ WAITS |= {"timed_out": "limit", "cut_short": "stop limit"}
 
 
 class Look:
-    """A connection that is open, and all that its figures come from."""
+    """An open connection, and the objects that its figures come from."""
 
     def __init__(
         self, stream: Stream, limits: Limits, kernel: Callable[[], Figures] = dict
@@ -42,7 +42,7 @@ class Look:
         }
 
     def figures(self) -> Figures:
-        """Its figures now; those of `FIGURES` that are known."""
+        """The connection's figures now: those of `FIGURES` that are known."""
         stream, kernel = self.stream, self._kernel()
         line, lines = stream.kept
         limits = self._limits | kernel.pop("limits", {})  # type: ignore[operator]
@@ -64,14 +64,14 @@ class Look:
         return now | kernel
 
     def due(self) -> str:
-        """What the stream's one timer is for."""
+        """What the stream's timer is for."""
         stream = self.stream
         due = deadline(stream.transport.incoming, stream.transport.outgoing, bool(stream.unsent))
         return due.name.lower() if due else "end"
 
 
 def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[str, Figure]]]:
-    """Verb, text and figures of each change that is worth a sentence of its own."""
+    """Verb, text and figures of each change that gets a sentence of its own."""
     old, new = (set(str(one.get("holds", "")).split(", ")) - {""} for one in (before, now))
     for name in sorted(new - old):
         then = "" if name == "TURN" else "; nothing is read"
@@ -79,7 +79,7 @@ def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[st
     for name in sorted(old - new):
         yield "go on", f"{name}: {HELD[name][1]}", {"holds": now["holds"]}
     for name, verb in (("state", "state"), ("in", "incoming"), ("out", "outgoing")):
-        # At the end of all both directions are given up, and that is no news.
+        # When the connection ends, both directions end, which needs no sentence.
         over = name == "out" and (now["in"], now["out"]) == ("ENDED", "BROKEN")
         if name in before and before[name] != now[name] and not over:
             yield verb, f"{before[name]} -> {now[name]}", {name: now[name]}

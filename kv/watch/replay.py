@@ -1,10 +1,10 @@
 """Makes a page of a trace: one HTML file that shows the loop turn by turn, in any browser.
 
-What the page looks like and does is in `replay.html`, `replay.css` and `replay.js`; here they are
-put together with the events. They are written down once each: words in tables, moments as the time
-since the one before, and of the source only the functions that did something.
+`replay.html`, `replay.css` and `replay.js` say how the page looks and what it does. This module
+puts them together with the events, in a short form: each word once, in a table; each time as the
+difference to the last; and only the functions of the source that did something.
 
-A page has one lane, or two that are shown in step: the same scenario with different code.
+A page has one lane, or two that go in step: the same scenario with different code.
 """
 
 import ast
@@ -19,9 +19,9 @@ from kv.watch.events import Event
 HERE = Path(__file__).resolve().parent
 ROOT = Path(kv.__file__).resolve().parents[1]
 
-#: What a page says of a trace that does not end as one does.
+#: What a page says of a trace without a clean end.
 UNFINISHED = (
-    "This trace has no end: it is still being written, or whatever wrote it was killed."
+    "This trace has no end: it is still being written, or the program that wrote it was killed."
     " The page shows what there is."
 )
 
@@ -39,7 +39,7 @@ class Lane:
 
 @dataclass(slots=True)
 class Table:
-    """Words, each once, by the order in which they turned up."""
+    """Words, each once, in the order of their first use."""
 
     words: dict[str, int] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Table:
 
 
 def page(title: str, lanes: list[Lane], note: str = "", source: str = "") -> str:
-    """The page. `note` is what a reader has to know of it, such as that a trace was cut off."""
+    """The page. `note` is for the reader, such as that the trace was cut off."""
     data = {
         "title": title,
         "note": note,
@@ -56,7 +56,7 @@ def page(title: str, lanes: list[Lane], note: str = "", source: str = "") -> str
         "source": source,
         "sources": sources({event.place for lane in lanes for event in lane.events}),
     }
-    # In a script element only `</` could end it, and only `<!--` change what ends it.
+    # In a script element, `</` could end the element, and `<!--` could change how it ends.
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     parts = {"style": "replay.css", "script": "replay.js"}
     html = (HERE / "replay.html").read_text(encoding="utf-8")
@@ -67,10 +67,10 @@ def page(title: str, lanes: list[Lane], note: str = "", source: str = "") -> str
 
 
 def packed(lane: Lane) -> dict[str, object]:
-    """A lane as the page takes it.
+    """A lane in the form that the page reads.
 
-    A step is a list: microseconds since the end of the one before, duration or null, track, verb,
-    text, place, what has changed.
+    A step is a list: microseconds since the end of the last step, duration or null, track, verb,
+    text, place, changed figures.
     """
     tracks, verbs, texts, places = Table(), Table(), Table(), Table()
     steps: list[list[object]] = []
@@ -87,7 +87,7 @@ def packed(lane: Lane) -> dict[str, object]:
 
 
 def sources(places: set[str]) -> dict[str, tuple[int, str]]:
-    """The functions that the places are in, if of this program: where each begins, and its text."""
+    """The functions of this program around the places: the first line and the text of each."""
     found = {}
     for place in sorted(places):
         path, _, rest = place.partition(":")
@@ -98,7 +98,7 @@ def sources(places: set[str]) -> dict[str, tuple[int, str]]:
 
 
 def function_at(path: str, line: int) -> tuple[int, str] | None:
-    """The innermost function around a line: its first line, and its text."""
+    """The innermost function around a line: its first line and its text."""
     around = [(first, last) for first, last in functions(path) if first <= line <= last]
     if not around:
         return None
@@ -116,11 +116,11 @@ def functions(path: str) -> list[tuple[int, int]]:
 
 @cache
 def lines(path: str) -> list[str]:
-    """The lines of a file of this program. A trace may name any other: that is empty here."""
+    """The lines of a file of this program. None of any other file that a trace may name."""
     try:
         file = (ROOT / path).resolve()
         if file.is_relative_to(ROOT) and file.suffix == ".py" and file.is_file():
             return file.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError):  # it is no name that a file could have
+    except (OSError, ValueError):  # no file can have this name
         pass
     return []

@@ -1,4 +1,4 @@
-"""Where the microscope is put on: the methods of messages, and of what people type and see.
+"""The methods that the microscope watches, last part: messages, and what people type and see.
 
 As in `loop.py`. Two methods are private: what a message was, and how TLS goes on, only they know.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Talks:
-    """What stands between the methods and their callers while a trace is on."""
+    """The taps between the methods and their callers, while a trace is on."""
 
     def __init__(self, trace: "Trace", loop: LoopTaps) -> None:
         self._trace = trace

@@ -1,7 +1,7 @@
-"""Where the microscope is put on: the methods of sockets and of connections. See `loop.py`.
+"""The methods that the microscope watches, second part: sockets and connections. See `loop.py`.
 
-Every method is public, so there are few: what goes on inside of a stream is seen from the figures
-that it changes.
+All these methods are public, and they are few. What happens inside a stream is seen from the
+figures that change.
 """
 
 import functools
@@ -32,7 +32,7 @@ CLOSED |= {"line": 0, "lines": 0, "unsent": 0, "timers": {}}
 
 
 class Taps:
-    """What stands between the methods and their callers while a trace is on."""
+    """The taps between the methods and their callers, while a trace is on."""
 
     def __init__(self, trace: "Trace", loop: LoopTaps, sockets: tuple[type, ...]) -> None:
         self._trace, self._loop, self._sockets = trace, loop, sockets
@@ -64,7 +64,7 @@ class Taps:
         )
 
     def _recv(self, call: Any, sock: Any, size: int, *flags: int) -> bytes:
-        if not self._loop.name(sock):  # it ends the loop's sleep, or is none of this program's
+        if not self._loop.name(sock):  # the bell of the loop, or a socket of another program
             return bytes(call(sock, size, *flags))
         with self._trace.timed(self._loop.name(sock), "recv", "") as text:
             data: bytes = call(sock, size, *flags)
@@ -98,7 +98,7 @@ class Taps:
         call(listener, reactor, sock, then)
 
     def _says(self, verb: str, text: str) -> Tap:
-        """Something that needs no more than saying so, before it is done."""
+        """A tap that tells a fixed text before the call."""
 
         def tap(call: Any, thing: Any, *args: object) -> object:
             if self._loop.name(thing) in self._trace.looks or isinstance(thing, Listener):
@@ -113,7 +113,7 @@ class Taps:
         who = self._loop.who = names[sock] = names[stream] = self._loop.latest
         try:
             peer = f" with {shown(sock.getpeername())}"
-        except (AttributeError, OSError):  # it may be gone already
+        except (AttributeError, OSError):  # the peer may be gone already
             peer = ""
         self._trace.tell(who, "accept", f"descriptor {sock.fileno()}: a connection{peer}")
         self._trace.begin()

@@ -1,13 +1,13 @@
-"""Shows what the reactor does, while it does it: a microscope, to be put over any of it.
+"""Shows what the reactor does while it does it: a microscope.
 
-For people, a line for each thing that happens (`printer.py`); for programs, the same as events (see
-`events.py`), with what has changed by then. It works by wrapping: while a trace is on, the public
-methods that `loop.py`, `taps.py` and `talks.py` list are replaced by ones that call them and tell.
-The modules looked at know nothing of it, so a trace that is off costs nothing. What a connection's
-figures are is not told by anybody: it is looked at after each thing that happens, and compared.
+People get a line for each event (`printer.py`). Programs get the same events in a file (see
+`events.py`), with the figures that have changed. The trace works by wrapping. While it is on, it
+replaces the methods that `loop.py`, `taps.py` and `talks.py` list by functions that call them and
+tell the trace. The watched modules know nothing of this, so a trace that is off costs nothing. The
+trace reads a connection's figures after each event, and compares them with the last ones.
 
-A slice is something that took time, an instant something that happened. One thread does one thing
-at a time: whatever the number of connections, never do two of them have a slice at one moment.
+A slice is an event that took time. An instant is one that took none. One thread does one thing at a
+time, so two connections never have a slice at the same moment.
 """
 
 import functools
@@ -34,7 +34,7 @@ from kv.watch.taps import Taps
 
 log = logging.getLogger("kv")
 
-#: The selectors of the standard library, whichever is in use.
+#: All selectors of the standard library.
 SELECTORS = {
     kind
     for kind in vars(selectors).values()
@@ -45,13 +45,12 @@ HERE = f"{Path(__file__).resolve().parent}/"
 
 
 class Trace:
-    """A trace, on while in its `with`: lines on standard error, events in `file`, or both.
+    """A trace, on inside its `with`: lines on standard error, events in `file`, or both.
 
-    `file` is buffered, and closed at the end. `colour` gives each connection its own.
+    `file` is buffered, and closed at the end. With `colour`, each connection has its own.
 
-    For worlds that are not this one: `clock` gives seconds, `sockets` and `selectors` are the
-    classes that stand for those, `kernel` gives what it knows of a socket as figures, and `code`
-    are the folders whose lines are named.
+    The simulator gives its own world: `clock` returns seconds, and `sockets` and `selectors` are
+    its classes. `kernel` returns figures of a socket. Places are named in the folders of `code`.
     """
 
     def __init__(
@@ -76,12 +75,12 @@ class Trace:
         self._loop = LoopTaps(self, tuple(selectors))
         self._taps = Taps(self, self._loop, tuple(sockets))
         self._seen: dict[str, Figures] = {}  # the figures as they were last told
-        self._last: Event | None = None  # is told when it is over
-        self._sleep: Event | None = None  # the last one, until something else is told
+        self._last: Event | None = None  # the latest event, written when the next one begins
+        self._sleep: Event | None = None  # the latest sleep, written before the next event
         self._printer: Printer | None = None
-        self.looks: dict[str, Look] = {}  # connections that are open
-        self.touched: dict[str, None] = {}  # those for whom something was done in this callback
-        self.timers: dict[Timer, tuple[str, str, float]] = {}  # whose, what for, and when
+        self.looks: dict[str, Look] = {}  # the open connections
+        self.touched: dict[str, None] = {}  # the connections of this callback
+        self.timers: dict[Timer, tuple[str, str, float]] = {}  # connection, purpose, time
 
     def __enter__(self) -> Self:
         if self._lines:
@@ -99,9 +98,9 @@ class Trace:
         self._undo.close()
 
     def _wrap(self, owner: type, name: str, tap: Callable[..., object]) -> None:
-        """Replaces a method by `tap`, which gets the original and what it was called with."""
+        """Replaces a method by `tap`, which gets the original method and its arguments."""
         original: Callable[..., object] = getattr(owner, name)
-        own = vars(owner).get(name)  # None if it is inherited
+        own = vars(owner).get(name)  # None if the method is inherited
 
         @functools.wraps(original)
         def wrapped(*args: Any, **named: Any) -> object:
@@ -111,7 +110,7 @@ class Trace:
         self._undo.callback(*((setattr, owner, name, own) if own else (delattr, owner, name)))
 
     def name(self, sock: object) -> str:
-        """Whose socket that is: a connection, or nobody's."""
+        """The name of the connection that a socket belongs to, or an empty text."""
         return self._loop.name(sock)
 
     # Telling
@@ -121,9 +120,9 @@ class Trace:
         return 1e6 * (self._clock() - self._start)
 
     def tell(self, who: str, verb: str, text: str, start: float | None = None, **now: Any) -> None:
-        """Something that happened now or, with `start`, took from then until now.
+        """Tells an event that happened now or, with `start`, lasted from then until now.
 
-        It is written when the next thing begins: so what it changes is part of it.
+        The event is written when the next one begins. So it includes the changes that it made.
         """
         self.begin(who if start is None else "")
         end = self.now()
@@ -131,7 +130,7 @@ class Trace:
         self._last = Event(who, verb, text, end, took, self._place(), now)
 
     def begin(self, who: str = "") -> None:
-        """Something begins, for `who`: what was told last is over."""
+        """An event of `who` begins, so the last event is over."""
         last, self._last = self._last, None
         if last is not None:
             self.touched[last.track] = None
@@ -141,7 +140,7 @@ class Trace:
             self._put_sentences(Event(who, "", "", self.now(), None, self._place(), {}), now)
 
     def settle(self) -> None:
-        """A callback is over: tells what it has changed, and not told."""
+        """A callback is over: tells the changes that belong to no event."""
         last, self._last = self._last, None
         touched, self.touched = self.touched, {}
         if last is not None:
@@ -151,7 +150,7 @@ class Trace:
             self._put_with_changes(Event(who, "changes", "", self.now(), None, "", {}), "")
 
     def slept(self, text: str, start: float, now: Figures) -> None:
-        """A sleep. One that finds nobody is one with the next, unless something is done then."""
+        """Tells a sleep. A sleep without a ready descriptor is joined with the next one."""
         if self._sleep is not None and not self._sleep.now["woken"]:
             start = self._sleep.end - (self._sleep.lasted or 0)
         end, place = self.now(), self._place()
@@ -159,7 +158,7 @@ class Trace:
 
     @contextmanager
     def timed(self, who: str, verb: str, text: str) -> Iterator[list[str]]:
-        """A slice; what is put into the list that it gives is its text instead."""
+        """Tells a slice. Its text is the last item of the list that this yields."""
         self.begin(who)
         start, better = self.now(), [text]
         try:
@@ -174,12 +173,12 @@ class Trace:
             self.tell(who, verb, better[-1], start)
 
     def flush(self) -> None:
-        """Nothing will be told for a while: what was told is to be in the file."""
+        """Writes the events to the file, because the loop is going to sleep."""
         if self._writer is not None:
             self._writer.flush()
 
     def _put_with_changes(self, event: Event, place: str) -> None:
-        """Tells an event, with what has changed; some changes, made at `place`, by themselves."""
+        """Writes an event with the changed figures. Some changes, made at `place`, stand alone."""
         who, look = event.track, self.looks.get(event.track)
         if look is None:
             if event.text or event.now:
@@ -201,14 +200,14 @@ class Trace:
             self._writer.rename(who, f"{who} {now['name']}")
 
     def _put_sentences(self, event: Event, now: Figures) -> None:
-        """Tells the changes that are worth a sentence, in events like this one."""
+        """Writes the changes that get a sentence of their own, as events."""
         before = self._seen.get(event.track)
         for verb, text, figures in sentences(before, now) if before and now else ():
             self._put(replace(event, verb=verb, text=text, now=figures))
             self._seen[event.track] = self._seen[event.track] | figures
 
     def _wake(self) -> None:
-        """Tells the last sleep, which is over now."""
+        """Writes the last sleep, which is over now."""
         if self._sleep is not None:
             sleep, self._sleep = self._sleep, None
             sleep.now["slept"] = round(sleep.lasted or 0, 1)
@@ -222,7 +221,7 @@ class Trace:
             self._printer.write(event)
 
     def _place(self) -> str:
-        """The line of source, outside of this folder, at which the thread is."""
+        """The line of source, outside this folder, at which the thread is."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             path = frame.f_code.co_filename
@@ -234,5 +233,5 @@ class Trace:
 
 
 def failed(error: OSError) -> None:
-    """The trace's file takes no more: said once, and the program goes on."""
+    """The trace's file takes no more: logs it once, and the program goes on."""
     log.warning("the trace file ends here: %s", error.strerror)

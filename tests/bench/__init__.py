@@ -11,6 +11,7 @@ whatever else the machine does meets all of them alike. In the order of reading:
     load.py     the load generator
     rows.py     what is measured: the rows of the table
     plain.py    the same without gmpy2, where it is installed
+    tls.py      the same inside TLS
     crowd.py    the last row: a few busy sessions among ten thousand
     report.py   the table, the chart, the JSON
     __main__.py the command line, and the order in which all that happens

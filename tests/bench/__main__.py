@@ -17,6 +17,7 @@ from .plain import compare, report
 from .report import document, table
 from .rows import FULL, QUICK, Prepared, Result, Row, Scale, Side, measure, rows
 from .servers import OURS, UVLOOP, Process, names
+from .tls import Inside, look_inside
 
 
 class Progress:
@@ -41,7 +42,7 @@ class Progress:
 
 def run(
     scale: Scale, chosen: Callable[[Row], bool] = lambda _: True, crowd: bool = True
-) -> tuple[list[Result], Crowd | None, list[Cost], list[Use]]:
+) -> tuple[list[Result], Crowd | None, list[Cost], list[Use], Inside]:
     """Measures the chosen rows, with every server that can run here."""
     progress = Progress()
     progress.begin("sealing lines")
@@ -64,6 +65,7 @@ def run(
         progress.begin("one caller")
         uses = use(sides[OURS].server.port, scale.rounds, scale.calls, progress.step)
         progress.end()
+    inside = look_inside(prepared, progress.begin, progress.step, progress.end)
     progress.begin("longer texts, larger keys")
     costs = grow(scale.keys, scale.seconds / 3, progress.step)
     progress.end()
@@ -72,7 +74,7 @@ def run(
         progress.begin(f"{scale.sessions:,} sessions")
         found = gather(prepared, progress.step)
         progress.end()
-    return results, found, costs, uses
+    return results, found, costs, uses, inside
 
 
 def main() -> int:
@@ -87,18 +89,18 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the servers would live on
     scale = QUICK if options.quick else FULL
-    results, crowd, costs, uses = run(scale)
+    results, *others = run(scale)
     gains = compare(scale, lambda: None)
     if options.quick:
         print("A quick run: good for seeing that it works, too short for good figures.\n")
-    print(table(scale, results, crowd, costs, uses))
+    print(table(scale, results, *others))
     if gains:
         print(f"\n{report(gains)}")
     if UVLOOP not in results[0].samples:
         print("\nuvloop is not installed here, and was left out.")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            found = document(results, crowd, costs, uses)
+            found = document(results, *others)
             json.dump(found | {"gains": [vars(gain) for gain in gains]}, file, indent=2)
     return 0
 

@@ -15,8 +15,9 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from kv.protocol.cipher import PublicKey
 
@@ -89,8 +90,20 @@ class Connection:
         self.place = (place + script.step) % script.length
         self.received = b""
         self.started = now
-        if os.write(self.fd, script.octets[place : place + script.step]) != script.step:
+        if self.write(script.octets[place : place + script.step]) != script.step:
             raise Wrong("the kernel did not take a whole batch")
+
+    def write(self, octets: bytes) -> int:
+        """As `os.write`."""
+        return os.write(self.fd, octets)
+
+    def read(self) -> bytes:
+        """What has arrived."""
+        return os.read(self.fd, READ_SIZE) or self.ended()
+
+    def ended(self) -> NoReturn:
+        """Nothing more can arrive."""
+        raise Wrong("the server closed the connection")
 
     def check(self) -> None:
         """Opens the last reply; the first of all is the server's key."""
@@ -117,7 +130,7 @@ def drive(
 
     The scripts must agree in the size of a batch.
     """
-    clock, read, pending = time.perf_counter, os.read, len(connections)
+    clock, pending = time.perf_counter, len(connections)
     batch = connections[0].script.batch
     by_fd = {connection.fd: connection for connection in connections}
     latencies: list[float] = []
@@ -135,11 +148,8 @@ def drive(
                 raise Wrong(f"{pending} connections got no reply within {PATIENCE:g} s")
             for fd, _ in ready:
                 connection = by_fd[fd]
-                data = read(fd, READ_SIZE)
-                if not data:
-                    raise Wrong("the server closed the connection")
                 # Adding to nothing copies nothing, and mostly the replies come in one piece.
-                connection.received += data
+                connection.received += connection.read()
                 if connection.received.count(b"\n") < batch:
                     continue
                 now = clock()
@@ -154,7 +164,12 @@ def drive(
     return Figures(len(latencies) * batch, now - start, latencies)
 
 
-def connect(port: int, sealer: Sealer, connects: Sequence[bytes]) -> list[Connection]:
+def connect(
+    port: int,
+    sealer: Sealer,
+    connects: Sequence[bytes],
+    kind: Callable[[int], Connection] = Connection,
+) -> list[Connection]:
     """Connections with a session each; `connects` are their CONNECT lines.
 
     A hundred at a time: the kernel queues only so many that the server has not accepted yet.
@@ -162,7 +177,7 @@ def connect(port: int, sealer: Sealer, connects: Sequence[bytes]) -> list[Connec
     connections: list[Connection] = []
     for first in range(0, len(connects), 100):
         group = connects[first : first + 100]
-        new = [Connection(port) for _ in group]
+        new = [kind(port) for _ in group]
         connections += new
         key = Script(sealer.key_line, [], size=len(sealer.key_line))
         for connection in new:

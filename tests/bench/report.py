@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kv.protocol.cipher import ARITHMETIC
 
-from . import caller, growth
+from . import caller, growth, tls
 from .crowd import ALONE, AMONG, Crowd
 from .rows import Result, Scale
 
@@ -23,7 +23,7 @@ time: compare that. p50 and p99 are latencies as the load generator sees them, o
 where 16 are in flight. "limit" is "per CPU s" as a share of what the bare arithmetic allows where
 every message is new. "by CPU" and "by clock": how many times that server's rate the kv server has.
 Cold is a line that its session has never sent, answered GET: ERROR or PUT: OK; hot is one of
-{hot} lines, again and again, answered with its value.
+{hot} lines, again and again, answered with its value. Handshakes are from connect to the end.
 
 All servers have the same protocol core. The kv server runs as it is, with default settings and all
 its checks. The others lack these: bounds on what is buffered, in either direction, for a peer that
@@ -41,13 +41,15 @@ def table(
     crowd: Crowd | None,
     costs: list[growth.Cost],
     uses: list[caller.Use],
+    inside: tls.Inside,
 ) -> str:
     """Everything, as text."""
-    every = results + ([crowd.result] if crowd else [])
+    every = results + ([crowd.result] if crowd else []) + inside.results
     parts = [machine(), arithmetic(every)]
     parts += ["\n".join(_rows(result)) for result in every]
     if crowd:
         parts.append(_crowd(crowd))
+    parts.append(tls.report(inside))
     parts.append(caller.report(uses))
     parts.append(growth.report(costs))
     parts.append(_paragraphs(NOTES.format(hot=scale.hot)))
@@ -89,12 +91,14 @@ def _rows(result: Result) -> list[str]:
     )
     lines = [result.row.title, head]
     for name in result.samples:
+        share = result.share(name)
+        limit = f"{share:.2f}" if share is not None else ""
         mark = "~" if result.median(name, "busy") < SATURATED else " "
         line = (
             f"  {name:18}{result.median(name, 'rate'):14,.0f}{mark}"
             f"{result.median(name, 'cpu_rate'):11,.0f}"
             f"{result.median(name, 'p50') * 1000:8.2f}{result.median(name, 'p99') * 1000:8.2f}"
-            f"{result.share(name):7.2f}"
+            f"{limit:>7}"
         )
         if name != ours:
             for figure in ("cpu_rate", "rate"):
@@ -139,9 +143,10 @@ def document(
     crowd: Crowd | None,
     costs: list[growth.Cost],
     uses: list[caller.Use],
+    inside: tls.Inside,
 ) -> dict[str, object]:
     """Everything, for `json.dump`. Rates are per second, durations in seconds, sizes in octets."""
-    every = results + ([crowd.result] if crowd else [])
+    every = results + ([crowd.result] if crowd else []) + inside.results
     opens, seals = bare(every)
     document: dict[str, object] = {
         "machine": machine(),
@@ -150,6 +155,7 @@ def document(
         "rows": [_row_document(result) for result in every],
         "costs": [vars(cost) for cost in costs],
         "caller": [vars(use) for use in uses],
+        "tls": {"sessions": inside.sessions, "memory": inside.memory},
     }
     if crowd:
         document["crowd"] = {

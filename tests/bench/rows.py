@@ -31,7 +31,7 @@ class Scale:
     """How much of everything."""
 
     rounds: int = 5
-    seconds: float = 0.3  # that one server is measured in one round
+    seconds: float = 0.25  # that one server is measured in one round
     connections: int = 50
     cold: int = 20_000  # lines
     hot: int = 200
@@ -39,6 +39,7 @@ class Scale:
     unseen: int = 40  # values per connection and round
     calls: int = 500  # new commands of one caller and round
     sessions: int = 10_000  # of the crowd, the busy ones among them
+    tls_sessions: int = 1_000  # of those that keep still
     idle: float = 2.0  # seconds for which the crowd is left in peace
     keys: tuple[int, ...] = (512, 1024, 2048)  # bits
 
@@ -53,6 +54,7 @@ QUICK = Scale(
     unseen=10,
     calls=100,
     sessions=1_000,
+    tls_sessions=200,
     idle=0.5,
     keys=(512, 1024),
 )
@@ -99,10 +101,12 @@ class Side:
     has_hot: bool = False  # the hot values are stored, and their lines remembered
 
     @classmethod
-    def of(cls, server: Process, prepared: Prepared) -> "Side":
+    def of(
+        cls, server: Process, prepared: Prepared, kind: Callable[[int], Connection] = Connection
+    ) -> "Side":
         """With as many sessions as are busy in every row."""
         ids = prepared.connects[: prepared.scale.connections]
-        return cls(server, connect(server.port, prepared.sealer, ids))
+        return cls(server, connect(server.port, prepared.sealer, ids, kind))
 
     def close(self) -> None:
         """Closes the connections; the server is somebody else's."""
@@ -121,7 +125,7 @@ class Row:
     measure: Callable[[Side, int], Figures]  # the int is the round
     begin: Callable[[Sequence[Side]], None] = lambda *_: None
     prepare: Callable[[Side, int], None] = lambda *_: None
-    # The arithmetic that one reply cannot do without where nothing is remembered.
+    # The arithmetic that one reply cannot do without where nothing is remembered, if any is.
     opens: int = 1
     seals: int = 0
     unit: str = "replies"
@@ -168,19 +172,25 @@ def rows(prepared: Prepared) -> list[Row]:
         lines = prepared.sealer.key_line, ids, prepared.disconnect
         return converse(side.server.port, *lines, scale.connections, scale.seconds)
 
-    def hot(batch: int) -> Callable[[Sequence[Side]], None]:
-        return lambda sides: begin_hot(prepared, sides, batch)
-
     half = scale.cold // 2  # so that the second cold row does not repeat the first one's lines
     return [
-        Row("GET hot, 1 in flight", steady, hot(1)),
-        Row(f"GET hot, {PIPELINED} in flight", steady, hot(PIPELINED)),
+        hot(prepared, 1),
+        hot(prepared, PIPELINED),
         Row("GET cold, 1 in flight", steady, cold(1, 0)),
         Row(f"GET cold, {PIPELINED} in flight", steady, cold(PIPELINED, half)),
         Row(f"PUT cold, {PIPELINED} in flight", steady, put, opens=2),
         Row("GET of values never asked for before", unseen, prepare=store_unseen, opens=0, seals=1),
         Row("from connect to disconnect", conversations, opens=2, unit="conversations"),
     ]
+
+
+def hot(prepared: Prepared, batch: int, title: str = "") -> Row:
+    """The row for so many hot GETs in flight."""
+    return Row(
+        f"{title}GET hot, {batch} in flight",
+        lambda side, _: drive(side.connections, prepared.scale.seconds),
+        lambda sides: begin_hot(prepared, sides, batch),
+    )
 
 
 def begin_hot(prepared: Prepared, sides: Sequence[Side], batch: int) -> None:
@@ -238,8 +248,10 @@ class Result:
         pairs = zip(self.samples[one], self.samples[other], strict=True)
         return float(statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs))
 
-    def share(self, server: str) -> float:
+    def share(self, server: str) -> float | None:
         """The rate per CPU second as a share of what the arithmetic alone would allow."""
+        if not self.row.opens + self.row.seals:
+            return None
         limits = [
             1 / (self.row.opens / opens + self.row.seals / seals)
             for opens, seals in zip(self.opens, self.seals, strict=True)

@@ -1,6 +1,6 @@
 """The servers: the real one, and the same protocol core behind what people would pick instead.
 
-    python -m tests.bench.servers NAME      serves on a free port, which it prints
+    python -m tests.bench.servers NAME [--tls]      serves on a free port, which it prints
 
 The competitors are as small as people write them. Framing is right and replies are, too; what
 makes a server fit to be left alone (limits, deadlines, fairness, a polite close) they leave out,
@@ -20,10 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kv.errors import Violation
+from kv.net.credentials import server_context
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.conversation import ServerConversation, Service
 from kv.protocol.messages import State, Wire
 from kv.protocol.store import Store
+from tests.certificates import SERVER
 
 from .forty import Forty
 
@@ -39,11 +41,14 @@ OURS = "kv"
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 
 UVLOOP = "uvloop"
+FORTY = "40 lines, "
+#: The option for TLS, of competitors that are asyncio protocols.
+TLS = "--tls"
 
 
-def names() -> list[str]:
-    """The servers that can run here, the real one first."""
-    found = [OURS, *COMPETITORS]
+def names(kind: str = "") -> list[str]:
+    """The servers that can run here, the real one first; only competitors of that kind."""
+    found = [OURS, *(name for name in COMPETITORS if name.startswith(kind))]
     return found if importlib.util.find_spec(UVLOOP) else [n for n in found if UVLOOP not in n]
 
 
@@ -105,7 +110,10 @@ class AsyncioProtocol(asyncio.Protocol):
 
 async def serve_protocol(peer: Callable[[], "Peer | Forty"]) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: AsyncioProtocol(peer()), HOST, 0, backlog=BACKLOG)
+    tls = server_context(*SERVER) if TLS in sys.argv else None
+    server = await loop.create_server(
+        lambda: AsyncioProtocol(peer()), HOST, 0, backlog=BACKLOG, ssl=tls
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -184,8 +192,8 @@ def run_threads(service: Service) -> None:
 COMPETITORS = {
     "asyncio.Protocol": run_protocol,
     UVLOOP: run_uvloop,
-    "40 lines, asyncio": run_forty,
-    f"40 lines, {UVLOOP}": run_forty_on_uvloop,
+    f"{FORTY}asyncio": run_forty,
+    f"{FORTY}{UVLOOP}": run_forty_on_uvloop,
     "asyncio streams": run_streams,
     "threads": run_threads,
 }
@@ -209,12 +217,14 @@ def plainly(arguments: list[str], plain: bool) -> list[str]:
 class Process:
     """A server in a process of its own. Use as a context manager."""
 
-    def __init__(self, name: str, plain: bool = False) -> None:
+    def __init__(self, name: str, plain: bool = False, tls: bool = False) -> None:
         self.name = name
         if name == OURS:  # default settings; its log says which port it was given
             arguments, extra = ["kv", "server", "--port", "0"], {}
+            options = ["--tls-cert", SERVER[0], "--tls-key", SERVER[1]]
         else:
-            arguments, extra = ["tests.bench.servers", name], MALLOC
+            arguments, extra, options = ["tests.bench.servers", name], MALLOC, [TLS]
+        arguments += options if tls else []
         self._process = subprocess.Popen(
             [sys.executable, *plainly(arguments, plain)],
             cwd=ROOT,

@@ -1,15 +1,14 @@
 """Coroutines on `kv.net`'s reactor: what stands behind `await`.
 
-`Future` and `Task` are all that `await` needs, and know nothing of sockets. `Lines` is one use.
+`Future` and `Task` are all that `await` needs. They know nothing of sockets. `Lines` uses them.
 """
 
-from kv.net.directions import Hold
 from kv.net.owner import Limits, Owner
 from kv.net.stream import Stream
 
 
 class Future:
-    """A result that is not there yet, and the callback of whoever waits for it."""
+    """A result that is not there yet, and the callback of the task that waits for it."""
 
     done, result, callback = False, None, None
 
@@ -25,7 +24,7 @@ class Future:
 
 
 class Task:
-    """Runs a coroutine, each time as far as its next `await` of something that is not there."""
+    """Runs a coroutine up to its next `await` of a result that is not there yet."""
 
     def __init__(self, coroutine):
         self._coroutine = coroutine
@@ -40,47 +39,34 @@ class Task:
 
 
 class Lines(Owner):
-    """A connection whose lines can be awaited. `serve` is the coroutine function that does."""
+    """A connection whose lines a coroutine awaits. `serve` makes that coroutine."""
 
     def __init__(self, reactor, sock, turns, serve):
         self.stream = Stream(reactor, sock, self, Limits(line_size=1024), turns)
-        self._ended, self._awaited = False, None
+        self._ended, self._next = False, Future()
+        self.stream.wait()  # nothing is handed over until the coroutine awaits a line
         Task(serve(self))
-        self._hold()
 
-    async def line(self):
-        """The next line; None when no more will come."""
+    def line(self):
+        """A future: the next line, or None when no more will come."""
+        self._next = Future()
         if self._ended:
-            return None
-        self._awaited = Future()
-        if Hold.OWNER in self.stream.holds:
+            self._next.set(None)
+        else:
             self.stream.go_on()
-        return await self._awaited
+        return self._next
 
     def lines_received(self, lines, budget):
-        taken = 0
-        while taken < budget and self._awaited and (line := next(lines, None)) is not None:
-            taken += 1
-            self._answer(line)
-        self._hold()
-        return taken
-
-    def end_received(self):
-        self._ended = True
-        if self._awaited:
-            self._answer(None)
+        self.stream.wait()
+        self._next.set(next(lines))  # the coroutine goes on, here, up to its next `await`
+        return 1
 
     def line_too_long(self):
         self.stream.close()
-        self.end_received()
 
-    def closed(self, error, ours):
-        self.end_received()
+    def end_received(self, *_):
+        self._ended = True
+        if not self._next.done:
+            self._next.set(None)
 
-    def _answer(self, line):
-        awaited, self._awaited = self._awaited, None
-        awaited.set(line)  # the coroutine goes on inside this call, as far as its next `await`
-
-    def _hold(self):
-        if not self._awaited and not self._ended:  # it awaits something else
-            self.stream.wait()
+    closed = end_received

@@ -8,3 +8,9 @@ number in front: how many lines the server has answered so far.
 
 A step is a program of its own, and runs as one: `python -m tests.ladder.step_4_buffers 4242`.
 """
+
+import sys
+from pathlib import Path
+
+# `patience`, by the name that it has for pytest.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

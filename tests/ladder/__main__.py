@@ -37,7 +37,7 @@ def whole() -> int:
     print()
     for step in STEPS:
         print(f"{step.number}  {step.name:16}{step.length:4} lines")
-    print()
+    print("(lines of code; imports are not counted)\n")
     for word, meaning in LEGEND.items():
         print(f"{word:{COLUMN}}{meaning}")
     print("\nmake ladder STEP=4 tells one step")

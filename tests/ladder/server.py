@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from patience import patience
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
-#: Seconds within which whatever is going to happen happens, on a machine that is busy, too.
-PATIENCE = 20.0
 #: Seconds after which what ought not to happen is taken not to, where it cannot be told otherwise.
 DOUBT = 0.3
 
@@ -46,9 +46,9 @@ class Server:
     ) -> None:
         # What is expected has time to come, on a busy machine, too; what is not is given up soon.
         #: Seconds to wait for a reply when the server sleeps already.
-        self.hope = PATIENCE if word in {"ok", "dies"} else DOUBT
+        self.hope = patience(2) if word in {"ok", "dies"} else DOUBT
         #: Seconds to wait for what a server with limits does not do.
-        self.fear = PATIENCE if word == "grows" else DOUBT / 10
+        self.fear = patience(2) if word == "grows" else DOUBT / 10
         command = [sys.executable, *shlex.split(program), "0", *map(str, arguments)]
         if descriptors:
             command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
@@ -59,8 +59,8 @@ class Server:
         self.pid = self._process.pid
         assert self._process.stdout is not None
         try:
-            if not ready(self._process.stdout, select.POLLIN, PATIENCE):
-                raise Red("waits", f"it says no port within {PATIENCE:g} s")
+            if not ready(self._process.stdout, select.POLLIN, patience(2)):
+                raise Red("waits", f"it says no port within {patience(2):g} s")
             said = self._process.stdout.readline().split()
             if not said:
                 raise Red("dies", f"does not start: {self.last_words()}")
@@ -87,11 +87,12 @@ class Server:
         yield
         self.signal(signal.SIGCONT)
 
-    def settle(self, bound: float = PATIENCE) -> bool:
+    def settle(self, bound: float | None = None) -> bool:
         """Waits until the server sleeps: it has done what it can with what it has been sent.
 
         False if it does not within `bound` seconds of its own processor time.
         """
+        bound = patience(2) if bound is None else bound
         if not Path("/proc/self/task").exists():  # not Linux
             time.sleep(DOUBT)
             return True
@@ -132,7 +133,7 @@ class Server:
 
     def last_words(self) -> str:
         """The last line of its traceback, and the line of code that it is about."""
-        self._process.wait(PATIENCE)
+        self._process.wait(patience(2))
         lines = self.said().strip().splitlines()
         code = [lines[i + 1].strip() for i, line in enumerate(lines) if line.startswith("  File")]
         return f"{lines[-1]}, in {code[-1]}" if code else "it says nothing"
@@ -164,7 +165,7 @@ class Client:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(patience(2))
         try:
             self.sock.connect(("127.0.0.1", server.port))
         except OSError:
@@ -177,7 +178,7 @@ class Client:
 
     def settle(self) -> None:
         """Waits until what was sent has arrived, and the server has done what it can with it."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience(2)
         while unacknowledged(self.sock) and time.monotonic() < deadline:
             time.sleep(0.001)
         self.server.settle()

@@ -1,5 +1,5 @@
-"""Wait for a line, answer it, wait for the next: a program that waits is short, and it is right.
-But it waits for one client at a time, and everybody else waits until that one has left."""
+"""A program that waits for a line, answers it and waits for the next is short, and it is right.
+But it waits for one client at a time, and all others wait until that client has left."""
 
 import itertools
 import socket

@@ -1,5 +1,5 @@
-"""Give each client a thread of its own, and each thread may wait for its client.
-It is the simplest program that works; it costs a thread each, and nothing here has a limit."""
+"""Each client gets a thread of its own, and each thread may wait for its client.
+This is the simplest program that works, but each client costs a thread, and nothing has a limit."""
 
 import itertools
 import socket

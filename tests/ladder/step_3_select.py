@@ -1,5 +1,5 @@
-"""One thread asks the kernel who has sent something, and serves those: most tutorials end with it.
-But what `recv` returns is not a line, and `sendall` cannot wait any more."""
+"""One thread asks the kernel which clients have sent something: most tutorials end with this.
+But what `recv` returns is not a line, and `sendall` can no longer wait."""
 
 import itertools
 import select

@@ -1,5 +1,5 @@
-"""TCP carries octets and knows no lines: each client gets a buffer for the line that is not whole.
-And `selectors` takes the place of `select`, which refuses the 1024th descriptor."""
+"""TCP carries octets and knows no lines, so each client gets a buffer for its incomplete line.
+And `selectors` replaces `select`, which refuses descriptors of 1024 and above."""
 
 import itertools
 import selectors

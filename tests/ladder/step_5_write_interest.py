@@ -1,5 +1,5 @@
-"""What the kernel does not take now is kept, and sent when the socket is writable: write interest
-is on for just that long. An error of one client's socket ends that client, and not the server."""
+"""What the kernel does not take now is kept and sent later, and only then write interest is on.
+An error on one client's socket ends that client, and not the server."""
 
 import itertools
 import selectors
@@ -28,7 +28,7 @@ class Client:
                 self.flush()
         except BlockingIOError:  # ready is a hint, not a promise
             pass
-        except OSError:  # a reset, or nobody there any more
+        except OSError:  # a reset, or the client is gone
             self.close()
 
     def read(self):
@@ -57,7 +57,7 @@ class Client:
 def accept(events):
     try:
         sock, _ = listener.accept()
-    except OSError:  # whoever it was is gone again
+    except OSError:  # the client is gone again
         return
     Client(sock)
 

@@ -1,5 +1,5 @@
-"""Whatever a stranger decides needs a limit: the length of a line, the replies that wait, the work
-that is done for one client in a turn, the number of clients. Within them nobody harms another."""
+"""All that a stranger decides needs a limit: lines, replies that wait, work in a turn, clients.
+Within these limits, no client harms another."""
 
 import itertools
 import resource
@@ -9,16 +9,16 @@ import sys
 from selectors import EVENT_READ as READ
 from selectors import EVENT_WRITE as WRITE
 
-LINE = 1024  # octets, the longest there may be, with its LF
-UNSENT = 64 * 1024  # octets of replies, above which a client is not served until it has read some
+LINE = 1024  # octets of the longest line, LF included
+UNSENT = 64 * 1024  # octets of replies; above this, a client is not served
 QUANTUM = 64  # lines of one client in a turn
-#: Clients. The last descriptors are for the rest of the program.
+#: Clients at a time. Eight descriptors are for the rest of the program.
 CLIENTS = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 8, 10_000)
 
 numbers = itertools.count(1)
 selector = selectors.DefaultSelector()
 clients = set()
-waiting = set()  # clients with lines in their buffer, of which no selector tells
+waiting = set()  # clients with lines in their buffer: no selector reports these
 
 
 class Client:
@@ -37,11 +37,11 @@ class Client:
                 self.read()
             elif events & WRITE:
                 self.flush()
-            else:  # its turn has come again
+            else:  # its next turn
                 self.serve()
         except BlockingIOError:  # ready is a hint, not a promise
             pass
-        except OSError:  # a reset, or nobody there any more
+        except OSError:  # a reset, or the client is gone
             self.close()
 
     def read(self):
@@ -80,7 +80,7 @@ class Client:
         if interest != self.interest:
             if self.interest:
                 selector.unregister(self.sock)
-            if interest:  # no selector takes none at all
+            if interest:  # no selector takes an empty interest
                 selector.register(self.sock, interest, self.ready)
             self.interest = interest
 
@@ -96,7 +96,7 @@ class Client:
 def accept(events):
     try:
         sock, _ = listener.accept()
-    except OSError:  # whoever it was is gone again
+    except OSError:  # the client is gone again
         return
     Client(sock)
     if len(clients) == CLIENTS:

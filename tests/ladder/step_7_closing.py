@@ -1,5 +1,5 @@
-"""A connection ends in steps, each with a name: send what is owed, send FIN, read until theirs.
-And every wait for a client has a deadline, because nothing else makes a silent one go."""
+"""A connection ends in steps, each with a name: send what is owed, send FIN, read until their FIN.
+And every wait for a client has a deadline, because nothing else removes a silent one."""
 
 import enum
 import itertools
@@ -11,18 +11,18 @@ import time
 from selectors import EVENT_READ as READ
 from selectors import EVENT_WRITE as WRITE
 
-LINE = 1024  # octets, the longest there may be, with its LF
-UNSENT = 64 * 1024  # octets of replies, above which a client is not served until it has read some
+LINE = 1024  # octets of the longest line, LF included
+UNSENT = 64 * 1024  # octets of replies; above this, a client is not served
 QUANTUM = 64  # lines of one client in a turn
-#: Clients. The last descriptors are for the rest of the program.
+#: Clients at a time. Eight descriptors are for the rest of the program.
 CLIENTS = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 8, 10_000)
 #: Seconds for a client to say a line, to take some of its replies, or to end its side.
 PATIENCE = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
 
 numbers = itertools.count(1)
 selector = selectors.DefaultSelector()
-clients = {}  # each with its deadline; the one that is due first comes first
-waiting = set()  # clients with lines in their buffer, of which no selector tells
+clients = {}  # client -> deadline, in the order of the deadlines
+waiting = set()  # clients with lines in their buffer: no selector reports these
 
 
 class State(enum.Enum):
@@ -37,7 +37,7 @@ class Client:
         sock.setblocking(False)
         self.sock = sock
         self.state = State.OPEN
-        self.ended = False  # they have sent FIN, and may still read
+        self.ended = False  # the client has sent FIN, and may still read
         self.incoming = b""
         self.outgoing = bytearray()
         self.interest = 0
@@ -50,11 +50,11 @@ class Client:
                 self.read()
             elif events & WRITE:
                 self.flush()
-            else:  # its turn has come again
+            else:  # its next turn
                 self.serve()
         except BlockingIOError:  # ready is a hint, not a promise
             pass
-        except OSError:  # a reset, or nobody there any more
+        except OSError:  # a reset, or the client is gone
             self.close()
 
     def read(self):
@@ -113,7 +113,7 @@ class Client:
         if interest != self.interest:
             if self.interest:
                 selector.unregister(self.sock)
-            if interest:  # no selector takes none at all
+            if interest:  # no selector takes an empty interest
                 selector.register(self.sock, interest, self.ready)
             self.interest = interest
 
@@ -130,7 +130,7 @@ class Client:
 def accept(events):
     try:
         sock, _ = listener.accept()
-    except OSError:  # whoever it was is gone again
+    except OSError:  # the client is gone again
         return
     Client(sock)
     if len(clients) == CLIENTS:

@@ -1,5 +1,5 @@
 """A signal comes at any moment, so its handler does nothing: an octet in a socket wakes the loop.
-And the end is graceful: what has arrived by then is answered, and what is answered is delivered."""
+The end is graceful: lines that have arrived are answered, and the answers are delivered."""
 
 import enum
 import itertools
@@ -12,19 +12,19 @@ import time
 from selectors import EVENT_READ as READ
 from selectors import EVENT_WRITE as WRITE
 
-LINE = 1024  # octets, the longest there may be, with its LF
-UNSENT = 64 * 1024  # octets of replies, above which a client is not served until it has read some
+LINE = 1024  # octets of the longest line, LF included
+UNSENT = 64 * 1024  # octets of replies; above this, a client is not served
 QUANTUM = 64  # lines of one client in a turn
-#: Clients. The last descriptors are for the rest of the program.
+#: Clients at a time. Eight descriptors are for the rest of the program.
 CLIENTS = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 8, 10_000)
 #: Seconds for a client to say a line, to take some of its replies, or to end its side.
 PATIENCE = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
-GRACE = 5.0  # seconds, for all that after a signal
+GRACE = 5.0  # seconds for all of this after a signal
 
 numbers = itertools.count(1)
 selector = selectors.DefaultSelector()
-clients = {}  # each with its deadline; the one that is due first comes first
-waiting = set()  # clients with lines in their buffer, of which no selector tells
+clients = {}  # client -> deadline, in the order of the deadlines
+waiting = set()  # clients with lines in their buffer: no selector reports these
 stopping = False
 
 
@@ -40,7 +40,7 @@ class Client:
         sock.setblocking(False)
         self.sock = sock
         self.state = State.OPEN
-        self.ended = False  # they have sent FIN, and may still read
+        self.ended = False  # the client has sent FIN, and may still read
         self.incoming = b""
         self.outgoing = bytearray()
         self.interest = 0
@@ -53,18 +53,18 @@ class Client:
                 self.read()
             elif events & WRITE:
                 self.flush()
-            elif b"\n" in self.incoming:  # its turn has come again
+            elif b"\n" in self.incoming:  # its next turn
                 self.serve()
             elif stopping:
                 self.read()
-        except OSError:  # a reset, or nobody there any more
+        except OSError:  # a reset, or the client is gone
             self.close()
 
     def read(self):
         try:
             data = self.sock.recv(65536)
         except BlockingIOError:  # ready is a hint, not a promise
-            if stopping and self.state is State.OPEN:  # all that had arrived is answered
+            if stopping and self.state is State.OPEN:  # every line that had arrived is answered
                 self.end()
             return
         self.ended = not data
@@ -122,7 +122,7 @@ class Client:
         if interest != self.interest:
             if self.interest:
                 selector.unregister(self.sock)
-            if interest:  # no selector takes none at all
+            if interest:  # no selector takes an empty interest
                 selector.register(self.sock, interest, self.ready)
             self.interest = interest
 
@@ -139,7 +139,7 @@ class Client:
 def accept(events):
     try:
         sock, _ = listener.accept()
-    except OSError:  # whoever it was is gone again
+    except OSError:  # the client is gone again
         return
     Client(sock)
     if len(clients) == CLIENTS:
@@ -150,7 +150,7 @@ def stop(events):
     global stopping
     stopping = True
     selector.unregister(woken)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second signal ends the server at once
     if len(clients) < CLIENTS:
         selector.unregister(listener)
     listener.close()

@@ -1,5 +1,5 @@
-"""The same server on `kv.net`: the eight steps are in there, and what is left is the service.
-Who owns a stream says how a line is answered, what becomes of a bad one, and when to give up."""
+"""The same server on `kv.net`, which has all that the eight steps have learned.
+The owner of a stream only says how a line is answered, and when the connection ends."""
 
 import itertools
 import signal
@@ -31,11 +31,10 @@ class Client(Owner):
         self.deadline.postpone(PATIENCE)
         return len(some)
 
-    def line_too_long(self):
-        self.stream.close()
-
     def end_received(self):
         self.stream.close()
+
+    line_too_long = end_received
 
     def closed(self, error, ours):
         self.deadline.cancel()
@@ -47,8 +46,7 @@ def finish():
         client.stream.finish()
 
 
-(sock,) = listen("127.0.0.1", int(sys.argv[1]))
-listener = Listener(reactor, sock, Client)
+listener = Listener(reactor, *listen("127.0.0.1", int(sys.argv[1])), Client)
 print("listening on port", listener.address[1], flush=True)
 reactor.on_signal(signal.SIGTERM, lambda: listener.finish(finish))
 while clients or listener.listening:

@@ -2,15 +2,13 @@
 
 import itertools
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import starts
 
 from . import picture
 from .grid import LEGEND, STEPS, Cell, Step, descriptors, expected, tried, tried_by_all
-from .server import ROOT
 from .troupe import TROUPE, Peer
 
 CELLS = [(step, peer) for step in STEPS for peer in TROUPE]
@@ -60,7 +58,7 @@ def test_a_step_opens_with_two_sentences_and_is_longer_than_the_last() -> None:
         assert len(re.findall(r"\.(?: |$)", step.sentences)) == 2, step.sentences
     lengths = [step.length for step in STEPS[:8]]
     assert lengths == sorted(lengths)
-    assert STEPS[0].length <= 15 and lengths[-1] <= 170
+    assert STEPS[0].length <= 10 and lengths[-1] <= 150 and STEPS[8].length < 30
 
 
 def test_the_picture_shows_the_grid() -> None:
@@ -69,13 +67,7 @@ def test_the_picture_shows_the_grid() -> None:
 
 def run(*args: str) -> str:
     """What the program prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.ladder", *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = starts.run("-m", "tests.ladder", *args)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -94,12 +86,6 @@ def test_one_step_is_told_with_its_code_what_it_adds_and_what_it_cannot_do_yet()
 def test_a_program_of_ones_own_is_tried_by_all(tmp_path: Path) -> None:
     path = tmp_path / "my own.py"
     path.write_text("print('listening on port 1')")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.ladder", f"--try={path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = starts.run("-m", "tests.ladder", f"--try={path}")
     assert (done.returncode, done.stderr) == (1, "")
     assert "refused" in done.stdout

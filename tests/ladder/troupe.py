@@ -12,7 +12,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .server import HERE, PATIENCE, Client, Red, Server
+from patience import patience
+
+from .server import HERE, Client, Red, Server
 
 PITFALLS = HERE.parent / "pitfalls"
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: `close` sends RST
@@ -273,7 +275,7 @@ def terminated(server: Server) -> str:
             client.send(b"and this\n" * 1000)
             server.signal(signal.SIGTERM)
         told = expect(client.rest(), [b"and this"] * 1000)
-    status = server.status(PATIENCE)
+    status = server.status(patience(2))
     if status != 0:
         raise Red("lost", f"its exit status is {status}")
     return f"{told}, and its exit status is 0"

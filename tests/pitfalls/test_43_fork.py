@@ -9,7 +9,8 @@ disconnects the parent's session. The selector is shared, too: what the child un
 watched for the parent any more.
 
 What one sees: a session that ends by itself, values of somebody else's keys, or a parent that waits
-for ever, and all that only after a fork.
+for ever, and all that only after a fork. What a bystander sees: nothing; other clients have
+connections of their own.
 """
 
 import os

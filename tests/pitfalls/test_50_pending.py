@@ -8,7 +8,7 @@ way out: take everything out of the TLS object at once, and let it wait in one's
 fairness and back-pressure are.
 
 What one sees: a peer that sends much at once gets a part of its replies, and the others later, when
-it sends something more.
+it sends something more. What a bystander sees: nothing; only the one whose text waits is affected.
 """
 
 import ssl
@@ -21,15 +21,15 @@ from .moments import never
 from .pitfall import Failure, Pitfall
 
 
-def take(self: Tls, octets: bytes, plaintext: list[bytes]) -> None:
+def take(self: Tls, octets: bytes) -> bytes:
     self._incoming.write(octets)
     try:
         if self.state is State.HANDSHAKE:
             self._tls.do_handshake()
             self._enter(Event.AGREED)
-        plaintext.append(self._tls.read(4096))
+        return self._tls.read(4096)
     except ssl.SSLWantReadError:
-        pass
+        return b""
 
 
 class TestPending(Pitfall):

@@ -8,7 +8,8 @@ command does, so it has to count as work (26, 38). And it has a deadline (24), b
 that is half finished holds memory: OpenSSL sets aside what a peer says that it is going to send.
 
 What one sees: the server stands still, and goes on when one client leaves. Or it grows by 100 KiB
-for each client that has said nine octets.
+for each client that has said nine octets. What a bystander sees: no reply, for as long as somebody
+else takes to shake hands.
 """
 
 import os
@@ -20,7 +21,7 @@ from house import house
 
 from kv.net.address import Address
 from kv.net.credentials import server_context
-from kv.net.tls import ClearRecords
+from kv.net.records import ClearRecords
 from kv.net.transport import Transport
 from kv.server import Server
 
@@ -70,7 +71,7 @@ class TestAnnounced(Pitfall):
     usually = "each of them costs 100 KiB and more"
     wrong = without(" recv 9 of", " tls handshake -> over")
     handled = ClearRecords.cut
-    naive = {"kv.net.tls.ClearRecords._look_at": look_at}
+    naive = {"kv.net.records.ClearRecords._look_at": look_at}
 
     def scenario(self) -> str:
         if not Path("/proc/self/statm").exists():

@@ -8,7 +8,8 @@ own FIN: `SSLSocket.close` does not. In TLS 1.3 it ends one direction only, like
 (3) works as it does without TLS. `unwrap` cannot do that, as it waits for the other side's.
 
 What one sees: a file, or a script's output, that is shorter than it was, and no error. Or peers
-that complain: "unexpected EOF while reading".
+that complain: "unexpected EOF while reading". What a bystander sees: nothing; it happens between
+two peers and whoever is on the way between them.
 """
 
 import socket

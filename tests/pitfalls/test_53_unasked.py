@@ -8,7 +8,7 @@ such request has an answer, which has to be sent. If the peer asks and does not 
 wait in our memory, unless they count like all that is unsent (8), and nothing more is read.
 
 What one sees: the last messages of clients that leave in haste are missing. Or memory grows with a
-peer that has sent no message.
+peer that has sent no message. What a bystander sees: nothing, until the memory is used up.
 """
 
 import contextlib

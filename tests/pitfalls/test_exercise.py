@@ -2,16 +2,17 @@
 
 import inspect
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+import starts
+from patience import patience
 
 from .exercise import attempt, load, start, wanted, ways
 from .gallery import gallery
-from .pitfall import PATIENCE, ROOT, Pitfall
+from .pitfall import Pitfall
 
 ENTRIES = {way: entry for entry in gallery() for way in ways(entry)}
 EACH_WAY = pytest.mark.parametrize(
@@ -41,8 +42,7 @@ def in_a_new_process(way: type[Pitfall], file: Path) -> str:
         f"from tests.{way.__module__} import {way.__name__} as way\n"
         f"print(attempt(way, load(Path({str(file)!r})), way.patience))"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = starts.run("-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,14 +68,13 @@ def solution(way: type[Pitfall]) -> str:
 def test_our_own_code_holds(way: type[Pitfall], tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(solution(way))
-    holds, told = attempt(way, load(file), PATIENCE)
+    holds, told = attempt(way, load(file), patience(2))
     assert holds, told
 
 
 def make_pitfalls(*args: str) -> subprocess.CompletedProcess[str]:
     """The program behind the target."""
-    command = [sys.executable, "-m", "tests.pitfalls", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return starts.run("-m", "tests.pitfalls", *args)
 
 
 def test_an_attempt_that_raises_is_told_where(tmp_path: Path) -> None:
@@ -111,4 +110,4 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
 
 def test_a_pitfall_has_to_be_named(tmp_path: Path) -> None:
     done = make_pitfalls(f"--start={tmp_path / 'mine.py'}")
-    assert done.returncode == 2 and "Say it with N=" in done.stderr
+    assert done.returncode == 2 and "Name it with N=" in done.stderr

@@ -57,7 +57,7 @@ def keep_the_id_on_reset() -> AbstractContextManager[object]:
     def forgetful(self: kv.connection.Connection, error: Exception | None, ours: bool) -> None:
         if isinstance(error, ConnectionResetError):
             self._deadline.cancel()
-            self._server.forget(self)
+            self._server.forget(self, False)
         else:
             closed(self, error, ours)
 

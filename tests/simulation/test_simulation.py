@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from . import __main__ as command
 from .kernel import DEAD, EXHAUSTED
@@ -80,7 +81,7 @@ def test_a_seed_is_one_history_in_every_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=patience(6),
         ).stdout
         for hash_seed in ("1", "2")
     }
