@@ -68,7 +68,7 @@ class WatchedConnection(kv.connection.Connection):
         self._backlog = False  # replies were unsent between two turns, and `drained` has not come
         self._in_call = ""
         super().__init__(server, sock, address)
-        self.tls: ServerTls | None = self.stream.tls  # type: ignore[assignment]
+        self.tls: ServerTls | None = self.stream.transport.tls  # type: ignore[assignment]
         if self.tls is not None:
             self.tls.owner = self
         self.watch.connections[self] = None
