@@ -50,10 +50,12 @@ class Selector(selectors.DefaultSelector):
 
     asked = 0
     idle = 0
+    bound: float | None = None  # seconds that the last sleep could have taken
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(0)
         self.asked += 1
+        self.bound = timeout
         self.idle = 0 if ready or timeout == 0 else self.idle + 1
         return ready
 
