@@ -60,6 +60,13 @@ class Selector(selectors.DefaultSelector):
         return ready
 
 
+class Dozing(selectors.DefaultSelector):
+    """Sleeps, but never long, because the clock may have been moved meanwhile."""
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        return super().select(0.005 if timeout is None else min(timeout, 0.005))
+
+
 def unacknowledged(sock: socket.socket) -> int | None:
     """The kernel's answer once it has had its time: it delays acknowledgements by 40 ms.
 
