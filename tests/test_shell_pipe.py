@@ -20,6 +20,7 @@ from fake import FakeServer
 from patience import patience
 from pitfalls.in_process import Pipe, asked, turn
 from pitfalls.in_process import client as in_process
+from pitfalls.pitfall import bounded
 from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 
 from kv.link import WINDOW
@@ -839,6 +840,7 @@ def test_a_server_that_never_replies_is_left_after_the_timeout_with_status_3(
 def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
     """In this process, its clock moved by hand: nothing is typed for a year."""
     with (
+        bounded(patience()),
         Pipe() as typed,
         Pipe() as replies,
         Pipe() as notices,
