@@ -173,16 +173,6 @@ def test_a_violation_leaves_the_replies_to_earlier_lines(service: Service) -> No
     assert conversation.work >= 3
 
 
-def test_an_error_of_our_own_closes_the_conversation_too(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conversation = talk(service, "CONNECT alice", "PUT a", "1")
-    monkeypatch.setattr(PrivateKey, "_seal_block", lambda *_: 1 / 0)
-    with pytest.raises(ArithmeticError):
-        say(conversation, "GET a")
-    assert len(service.store) == 0
-
-
 @pytest.mark.parametrize("bits", [128, 512, 1024, 2048, 4096])
 def test_a_block_costs_more_to_seal_than_to_open_and_more_the_larger_the_key(bits: int) -> None:
     opening, sealing = work(bits)

@@ -1,6 +1,7 @@
 """`python -m kv client` as a script sees it: pipes, files, exit statuses, what is sent and when."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -25,6 +26,7 @@ from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 
 from kv.link import WINDOW
 from kv.net.tcp import unacknowledged
+from kv.owner import loss
 
 MakePeer = Callable[..., Peer]
 
@@ -765,6 +767,30 @@ def test_a_loss_says_how_many_lines_were_answered_and_how_many_sent(
     notices = client.end()[1].splitlines()
     assert notices[-1].endswith("; line 4 was the last that was answered, 10 after it were sent")
     assert notices[0].startswith("line 1: 'hello'") and len(notices) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "connected", "greeted", "said"),
+    [
+        (OSError(errno.EPIPE, "Broken pipe"), True, True, "connection lost: the server went away"),
+        (OSError(errno.ECONNRESET, "reset"), True, True, "connection lost: reset"),
+        (OSError(errno.ECONNRESET, "reset"), False, False, "cannot connect: reset"),
+        (
+            OSError(errno.ECONNREFUSED, "refused"),
+            *(False, False, "cannot connect: refused; is the server running?"),
+        ),
+        (
+            ConnectionError("it closed"),
+            *(False, False, "cannot connect: it closed; does it use other --key-bits?"),
+        ),
+        (ConnectionError("it closed"), False, True, "cannot connect: it closed"),
+        (TimeoutError("no reply"), False, False, "cannot connect: no reply"),
+    ],
+)
+def test_why_there_is_no_connection_is_said_in_words(
+    error: OSError, connected: bool, greeted: bool, said: str
+) -> None:
+    assert loss(error, connected, greeted) == said
 
 
 def test_a_server_with_other_key_bits_is_hinted_at(
