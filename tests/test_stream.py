@@ -182,6 +182,33 @@ def test_who_was_ready_too_late_reads_in_its_turn_and_asks_for_no_readiness_befo
     assert bench.owner.told == [b"one"] and bench.interest == READ
 
 
+@pytest.mark.parametrize(("call", "told"), [("finish", "end_received"), ("close", (None, False))])
+def test_a_peer_that_goes_on_sending_is_read_up_to_a_bound(call: str, told: Any) -> None:
+    bench = Bench(linger_size=20)
+    bench.sock.recv.side_effect = lambda _: b"ten octet\n"
+    getattr(bench.stream, call)()
+    for _ in range(10):
+        bench.turn(READ)
+        if told in bench.owner.told:
+            break
+    assert bench.stream.transport.received == 20 and bench.owner.told[-1] == told
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_while_the_owner_waits_no_readiness_is_asked_for(inside: bool) -> None:
+    bench = Bench()
+    if inside:  # in the middle of a call of the stream's
+        bench.owner.lines_received = lambda lines, _: (list(lines), bench.stream.wait(), 1)[-1]
+        bench.receive(b"one\n")
+    else:
+        bench.stream.wait()
+        bench.turn()
+    assert bench.interest == 0
+    bench.stream.go_on()
+    bench.turn()
+    assert bench.interest == READ
+
+
 # --- patience ---------------------------------------------------------------------------------
 
 
