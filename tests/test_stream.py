@@ -50,7 +50,7 @@ class Bench:
         self.sock: Any = Sock()
         self.sock.recv.side_effect = WOULD_BLOCK
         self.sock.send.side_effect = lambda octets, _: len(octets)
-        self.sock.fileno.return_value = 7
+        self.sock.fileno.return_value = 0  # which is a descriptor like any other
         self.sock.close.side_effect = lambda: self.sock.fileno.configure_mock(return_value=-1)
         chosen = Limits(**{"line_size": 50, "high_water": 500, "low_water": 100, **limits})
         self.stream = Stream(self.reactor, self.sock, self.owner, chosen, self.turns)
