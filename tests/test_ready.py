@@ -181,6 +181,7 @@ def test_an_error_of_our_own_closes_the_conversation_too(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversation = talk(service, "CONNECT alice", "PUT a", "1")
+    line("GET a")  # sealed by the client while it can be
     monkeypatch.setattr(PrivateKey, "_seal_block", lambda *_: 1 / 0)
     with pytest.raises(ArithmeticError):
         say(conversation, "GET a")
