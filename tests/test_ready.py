@@ -177,7 +177,7 @@ def test_a_violation_leaves_the_replies_to_earlier_lines(service: Service) -> No
     assert conversation.work >= 3
 
 
-def test_an_error_of_our_own_closes_the_conversation_too(
+def test_an_error_of_our_own_leaves_the_session_to_whoever_counts_it(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversation = talk(service, "CONNECT alice", "PUT a", "1")
@@ -185,6 +185,8 @@ def test_an_error_of_our_own_closes_the_conversation_too(
     monkeypatch.setattr(PrivateKey, "_seal_block", lambda *_: 1 / 0)
     with pytest.raises(ArithmeticError):
         say(conversation, "GET a")
+    assert len(service.store) == 1
+    conversation.close()
     assert len(service.store) == 0
 
 
