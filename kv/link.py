@@ -224,7 +224,7 @@ class Link:
             line_size=self._target.wire.line_size,
             high_water=sys.maxsize,
             stall_timeout=2 * self._target.timeout,  # the deadline of `_wait` is earlier
-            linger_timeout=min(LINGER, self._target.timeout),
+            linger_timeout=LINGER,  # or until `_timed_out`, if that comes first
         )
         turns = Turns(self._reactor, unsent_limit=sys.maxsize)
         self._sock = sock
@@ -275,5 +275,8 @@ class Link:
 
     def _timed_out(self) -> None:
         self._timer = None
+        if self._phase is Phase.OVER:  # all is said; the server does not close
+            self.abort(self._error)
+            return
         what = "did not reply" if self._owes() else "took nothing of what is sent to it"
         self.abort(TimeoutError(f"the server {what} for {self._target.timeout:g} s"))

@@ -62,9 +62,9 @@ def serve(
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there are no statistics yet
     tls = read_tls() if read_tls is not None else None
     key = PrivateKey.generate(wire.key_bits)
-    started = time.perf_counter()
+    started = time.process_time()
     service = Service(wire, key, store)
-    longest = service.longest_message(time.perf_counter() - started)
+    longest = service.longest_message(time.process_time() - started)
     sockets = listen(host, port)
     reactor = Reactor()
     first_signal: float | None = None

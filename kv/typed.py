@@ -155,6 +155,8 @@ def meant_as_put(text: str) -> bool:
     for character in unicodedata.normalize("NFKC", SEQUENCE.sub("", text[:1000])):
         if character.isalpha():
             word += character
+        elif character == ">":  # a prompt that was copied with the line
+            word = ""
         elif word and character.isspace():
             break
     return LIKE_PUT.fullmatch(word.upper()) is not None

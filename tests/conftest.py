@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import starts
-from patience import failed, patience
+from patience import lose_patience, patience
 from starts import ROOT  # noqa: F401 (tests take it from here)
 from wire import Barrier, Peer, new_id
 from workers import pytest_addoption, pytest_runtestloop  # noqa: F401 (pytest finds them here)
@@ -132,9 +132,9 @@ class Server:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """After the first failure nothing is waited for long."""
-    if report.failed:
-        failed()
+    """Once something has been waited for in vain, nothing is waited for so long."""
+    if report.failed and report.duration > patience() / 2:
+        lose_patience()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """How long the tests wait for what has to come. All is well if nobody ever waits that long.
 
-What is broken need not be waited for by every test that uses it: the first failure of a run makes
-all later waits short. PATIENCE in the environment is another bound, for a machine that is slow.
+What is broken need not be waited for by every test that uses it: the first wait that is in vain
+makes all later ones of its run short. PATIENCE in the environment is another bound, in seconds, for
+a machine that is slow.
 """
 
 import os
@@ -14,6 +15,6 @@ def patience(times: float = 1) -> float:
     return times * float(os.environ.get("PATIENCE", "10"))
 
 
-def failed() -> None:
+def lose_patience() -> None:
     """From now on, waits are short."""
     os.environ["PATIENCE"] = str(min(SHORT, patience()))

@@ -24,7 +24,7 @@ from kv import Client, ConnectRefused, PrivateKey, Violation
 from kv.link import Link
 from kv.net.reactor import Reactor
 from kv.owner import Target
-from kv.protocol.messages import Wire
+from kv.protocol.messages import Command, Wire
 
 KEY = PrivateKey.generate()
 SHORT = 0.3  #: seconds that a client waits which waits in vain
@@ -346,3 +346,59 @@ def test_close_does_not_raise_whatever_the_server_says(client: Connect) -> None:
             conversation.drain()
 
     closes(client(lie))
+
+
+def test_all_of_close_takes_from_one_and_the_same_time(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes something now and then, and answers nothing, has ten seconds in all."""
+    clock, taken, closed = Clock(), threading.Event(), threading.Event()
+
+    def now() -> float:
+        if clock.now == 9.0 and not taken.is_set():
+            taken.set()
+            one._caller._link.drained()
+        return clock.now
+
+    def slow(conversation: Conversation) -> None:
+        assert conversation.connect().read_text() == "DISCONNECT"
+        clock.now = 9.0
+        assert taken.wait(patience())
+        clock.now = 10.1
+        closed.wait(patience())
+
+    monkeypatch.setattr("kv.caller.Reactor", lambda: Reactor(Selector(), now))
+    fake.behave(slow)
+    one = connect(fake, timeout=10.0)
+    try:
+        closes(one)
+    finally:
+        closed.set()
+
+
+def test_a_server_that_has_said_goodbye_and_does_not_close_has_done_nothing_wrong(
+    fake: FakeServer,
+) -> None:
+    """However late it says so."""
+    reactor = Reactor(Selector(), clock := Clock())
+    ended: list[Exception | None] = []
+    owner: Any = SimpleNamespace(
+        connected=list, replied=lambda *_: None, may_send=list, ended=ended.append
+    )
+    address = [(socket.AF_INET, ("127.0.0.1", fake.port))]
+    link = Link(reactor, Target(address, Wire(), KEY, "alice", timeout=10), owner)
+    with contextlib.closing(reactor):
+        turn(reactor, lambda: link._stream)
+        conversation = fake.accept().handshake()
+        turn(reactor, lambda: not link.idle)
+        assert conversation.read_text() == "CONNECT alice"
+        conversation.reply("CONNECT: OK")
+        turn(reactor, lambda: link.room)
+        link.send(Command.disconnect())
+        link.flush()
+        clock.now = 9.9
+        conversation.reply("DISCONNECT: OK")
+        turn(reactor, lambda: link.idle)
+        clock.now = 10.1
+        turn(reactor, lambda: ended)
+    assert ended == [None]

@@ -63,7 +63,7 @@ def test_a_port_can_be_taken_again_right_after_a_server_with_clients_ended(
 
 
 def test_every_server_has_a_new_key(start_server: StartServer, connect: MakePeer) -> None:
-    keys = {connect(start_server().port).handshake().server_key for _ in range(2)}
+    keys = {connect(start_server(afresh=True).port).handshake().server_key for _ in range(2)}
     assert len(keys) == 2
 
 

@@ -418,16 +418,18 @@ def test_a_value_that_cannot_be_carried_is_refused_and_the_put_is_not_sent(
 ) -> None:
     client = start(port=fake.port)
     values = [b"\xff", "caf\u00e9".encode(), b"v" * (LONGEST_TEXT + 1), b"GET: ERROR"]
+    values.append(b"PUT \xff")  # which skips nothing: it is a value
     client.stdin.write(b"".join(b"PUT x\n" + value + b"\n" for value in values) + b"GET y\n")
     client.end_input()
     assert fake.accept().connect().serve() == ["GET y", "DISCONNECT"]
     out, notices, status = client.end()
     assert (out, status) == ("y\n", 1)
-    one, two, three, four = notices.splitlines()
+    one, two, three, four, five = notices.splitlines()
     assert one.startswith("line 2: the value has ") and "not an ASCII character" in one
     assert two.startswith("line 4: the value has ") and "not an ASCII character" in two
     assert three == "line 6: the value has 266 characters, at most 265 are allowed"
     assert four.startswith("line 8: the value 'GET: ERROR' cannot be stored")
+    assert five == "line 10: the value has the octet 0xFF, not an ASCII character"
 
 
 def test_the_longest_key_and_the_longest_value_go_through(run: Run) -> None:
@@ -451,8 +453,9 @@ def test_a_refused_put_in_whatever_case_takes_its_value_line_with_it(
     puts += ['"PUT x"', "'PUT x", "\0PUT x", "\u200bPUT x", "> PUT x", "P\0U\0T\0 x\0"]  # wrappings
     puts += ["\ufeffPUT x", "\x1b[200~PUT x", "\x1b[APUT x", "\x1bOAPUT x", "\uff30\uff35\uff34 x"]
     puts += ["\u0420UT x", "PUT\u00a0x"]  # a letter that looks like P, a space that is none
+    puts += ["kv> PUT x", "kv>PUT x", "bob> kv> put x"]  # copied from a terminal
     values = ["GET x", "DISCONNECT", "put x", "PUT x", "", "help", "caf\u00e9", "v" * 300, "x", "y"]
-    values += ["DISCONNECT", "GET x", "DELETE y"] * 7
+    values += ["DISCONNECT", "GET x", "DELETE y"] * 8
     client = start(port=fake.port)
     for put, value in zip(puts, values, strict=True):
         client.type(f"{put}\n{value}\nGET y\n")

@@ -9,7 +9,18 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from certificates import CA, CLIENT, ENCRYPTED_KEY, OTHER_CA, SERVER, STRANGER
+from certificates import CA, CLIENT, ENCRYPTED_KEY, EXPIRED, OTHER_CA, SERVER, STRANGER
+from crafted import (
+    ALERT,
+    APPLICATION_DATA,
+    ASKED,
+    CLOSE_NOTIFY,
+    CRAFTED,
+    HANDSHAKE,
+    KEY_UPDATE,
+    Crafter,
+    logging_context,
+)
 
 from kv.net.credentials import CredentialsError, client_context, server_context
 from kv.net.records import LARGEST_HELLO, RECORD
@@ -396,6 +407,131 @@ def test_a_damaged_handshake_never_opens() -> None:
             continue
         assert tls.received(finished) == b""
         assert tls.state is not State.OPEN
+
+
+def test_close_notify_in_the_handshake_is_a_loss() -> None:
+    close = b"\x15\x03\x03\x00\x02\x01\x00"
+    for tls, said in (
+        (server(), client().shake() + close),
+        (Tls(client_context(CA), "localhost"), close),
+    ):
+        tls.received(said)
+        assert tls.state is State.OVER
+        assert "in the TLS handshake" in str(tls.error)
+
+
+@pytest.mark.parametrize(
+    ("octets", "why"),
+    [
+        (b"\x14\x03\x03\x00\x01\x01" * 1000, "None"),  # to be dropped, however many there are
+        (b"\x14\x03\x03\x00\x01\x02", "TLS failed: "),
+        (b"\x15\x03\x03\x00\x02\x02\x30", "the peer does not know who signed our certificate"),
+        (b"\x17\x03\x03\x00\x00", "TLS failed: "),
+        (b"\x17\x03\x03\x00\x40" + bytes(64), "TLS failed: "),  # early data
+        (client().shake(), "TLS failed: "),
+    ],
+    ids=["nothing", "a bad nothing", "an alert", "no octet", "early data", "a hello"],
+)
+def test_what_follows_a_hello_and_should_not(octets: bytes, why: str) -> None:
+    tls = server()
+    assert tls.received(client().shake() + octets) == b""
+    assert str(tls.error).startswith(why)
+
+
+def test_names_and_protocols_that_nobody_asked_for_are_let_be() -> None:
+    context = client_context(CA)
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    tls, peer = shaken(server(), Peer(context, "elsewhere.example"))
+    assert (tls.state, peer.tls.selected_alpn_protocol()) == (State.OPEN, None)
+
+
+def test_a_certificate_that_has_expired_is_not_accepted() -> None:
+    tls, peer = server(EXPIRED[0]), client(own=EXPIRED)
+    tls.received(peer.shake())
+    peer.hear(tls.pending())
+    tls.received(peer.shake())
+    assert str(tls.error) == "the peer's certificate is not accepted: certificate has expired"
+
+
+# What no library sends
+
+
+@pytest.fixture
+def crafted(tmp_path: Path) -> tuple[Tls, Peer, Crafter]:
+    """A server that has shaken hands with a client, whose records are made by hand from now on."""
+    log = tmp_path / "keys"
+    tls, peer = shaken(server(), Peer(logging_context(log), "localhost"))
+    return tls, peer, Crafter(log)
+
+
+@CRAFTED
+def test_a_write_waits_for_the_rest_of_a_message_that_has_begun(
+    crafted: tuple[Tls, Peer, Crafter],
+) -> None:
+    """OpenSSL writes nothing then, and wants to read (49)."""
+    tls, peer, crafter = crafted
+    begun = crafter.record(APPLICATION_DATA, b"GET a\n") + crafter.record(HANDSHAKE, KEY_UPDATE)
+    assert tls.received(begun) == b"GET a\n"
+    assert tls.write(b"1" * PIECE + b"2\n") + tls.write(b"3\n") == b""
+    assert not tls.pending()
+    assert tls.received(crafter.record(HANDSHAKE, ASKED)) == b""
+    peer.hear(tls.pending())
+    assert peer.read() == b"1" * PIECE + b"2\n3\n"
+    assert tls.error is None
+
+
+@CRAFTED
+def test_in_the_midst_of_their_message_we_end_without_close_notify(
+    crafted: tuple[Tls, Peer, Crafter],
+) -> None:
+    tls, _, crafter = crafted
+    tls.received(crafter.record(HANDSHAKE, KEY_UPDATE))
+    assert tls.write(b"void\n") == b""
+    assert tls.close_notify() == b""
+    assert tls.state is State.WE_ENDED
+    tls.received(crafter.record(HANDSHAKE, ASKED))
+    assert tls.pending() == b""
+
+
+@CRAFTED
+@pytest.mark.parametrize(
+    ("kind", "text", "why"),
+    [
+        (APPLICATION_DATA, b"", "None"),
+        (HANDSHAKE, KEY_UPDATE + b"\x02", "TLS failed: "),
+        (HANDSHAKE, b"\x18\x01\xff\xff", "TLS failed: "),
+        (HANDSHAKE, b"\x04\x00\x00\x10" + bytes(16), "TLS failed: "),
+        (HANDSHAKE, b"\x01\x00\x00\x10" + bytes(16), "TLS failed: "),
+        (ALERT, CLOSE_NOTIFY[:1], "TLS failed: "),
+        (ALERT, b"\x01\x5a", "None"),  # user_canceled: close_notify is to follow
+        (ALERT, b"\x02\x28", "the peer says: handshake failure"),
+        (20, b"\x01", "TLS failed: "),
+    ],
+)
+def test_sealed_records_of_every_odd_kind(
+    crafted: tuple[Tls, Peer, Crafter], kind: int, text: bytes, why: str
+) -> None:
+    tls, _, crafter = crafted
+    assert tls.received(crafter.record(kind, text)) == b""
+    assert str(tls.error).startswith(why)
+
+
+@CRAFTED
+def test_a_record_after_close_notify_is_ignored(crafted: tuple[Tls, Peer, Crafter]) -> None:
+    tls, _, crafter = crafted
+    parts = (APPLICATION_DATA, b"a\n"), (ALERT, CLOSE_NOTIFY), (APPLICATION_DATA, b"b\n")
+    assert tls.received(b"".join(crafter.record(*part) for part in parts)) == b"a\n"
+    assert tls.state is State.THEY_ENDED
+
+
+@CRAFTED
+def test_answers_to_key_updates_are_short(crafted: tuple[Tls, Peer, Crafter]) -> None:
+    tls, _, crafter = crafted
+    for _ in range(100):
+        update = crafter.key_update()
+        tls.received(update)
+        assert len(tls.pending()) <= len(update)
 
 
 @pytest.mark.parametrize("second", [False, True])

@@ -16,6 +16,15 @@ from typing import Any
 import pytest
 from certificates import CA, CLIENT, ENCRYPTED_KEY, OTHER_CA, SERVER, STRANGER
 from conftest import Server
+from crafted import (
+    APPLICATION_DATA,
+    ASKED,
+    CRAFTED,
+    HANDSHAKE,
+    KEY_UPDATE,
+    Crafter,
+    logging_context,
+)
 from patience import patience
 from test_interop import CONVERSATION, NODE, PROGRAMS, as_lines
 from tls_peer import TlsSocket, trusting
@@ -244,6 +253,43 @@ def test_one_octet_at_a_time_is_a_handshake_too(tls_server: Server) -> None:
         peer.socket.tcp = OneByOne()
         peer.handshake().connect(new_id())
         peer.socket.tcp = tcp
+
+
+@pytest.mark.parametrize(
+    ("octets", "why"),
+    [
+        (b"", "the peer ended the connection in the TLS handshake"),
+        (b"\x15\x03\x03\x00\x02\x01\x00", "the peer ended the connection in the TLS handshake"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "the peer says: handshake failure"),
+        (b"\x17\x03\x03\x00\x40" + bytes(64), "TLS failed: "),
+    ],
+    ids=["FIN", "close_notify", "an alert", "early data"],
+)
+def test_an_odd_client_is_one_line_in_the_log(tls_server: Server, octets: bytes, why: str) -> None:
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    with Peer(tls_server.port) as client:
+        client.send_raw(outgoing.read() + octets)
+        client.half_close()
+        client.read_to_end()
+        tls_server.wait_for_log(f"127.0.0.1:{client.port}: {why}")
+        assert len(tls_server.log_lines(f":{client.port}: ")) == 1
+
+
+@CRAFTED
+def test_a_reply_waits_for_the_rest_of_a_message_that_has_begun(
+    tls_server: Server, tmp_path: Path
+) -> None:
+    with TlsPeer(tls_server.port, logging_context(tmp_path / "keys")) as peer:
+        peer.handshake()
+        crafter = Crafter(tmp_path / "keys")
+        crafter.record(APPLICATION_DATA, b"what `handshake` has sent")
+        said = crafter.record(APPLICATION_DATA, KEY.seal(f"CONNECT {new_id()}".encode()))
+        peer.socket.tcp.sendall(said + crafter.record(HANDSHAKE, KEY_UPDATE))
+        assert peer.silent()
+        peer.socket.tcp.sendall(crafter.record(HANDSHAKE, ASKED))
+        assert peer.read_text() == "CONNECT: OK"
 
 
 # --- strangers ---------------------------------------------------------------------------------

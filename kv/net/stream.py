@@ -237,7 +237,10 @@ class Stream:
             return
         lines = self._lines.feed(data)
         if lines is not None:
-            self._hand_over(lines)
+            if turns.left > turns.reserved:
+                self._hand_over(lines)
+            else:
+                transport.changed = True  # to open them took what was left: they wait for a turn
         elif self._lines.too_long:
             self._too_long()
 
@@ -328,7 +331,7 @@ class Stream:
         if Hold.PEER in self.holds:
             if unsent <= min(self._limits.low_water, high):
                 self.holds &= ~Hold.PEER
-        elif unsent > high and self.transport.incoming in READING:
+        elif unsent > high and (self.transport.incoming in READING or self._lines.waiting):
             self.holds |= Hold.PEER
             self._owner.held_up()
         if before and not unsent and self.transport.outgoing is not Outgoing.BROKEN:

@@ -134,7 +134,7 @@ class Tls:
         given, and one record more.
         """
         if self._records is not None:
-            return self._take_clear(octets, self._records)
+            octets = self._take_clear(octets, self._records)
         return b"".join(map(self._take, pieces(octets)))
 
     def ended(self) -> bool:
@@ -162,19 +162,22 @@ class Tls:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            self._enter(Event.THEY_END)
+            if self.state is HANDSHAKE:
+                self.ended()
+            else:
+                self._enter(Event.THEY_END)
         except ssl.SSLError as error:
             self._fail(said(error))
         return plaintext
 
     def _take_clear(self, octets: bytes, records: ClearRecords) -> bytes:
-        """Takes one record at a time while the handshake lasts."""
+        """Takes one record at a time while the handshake lasts. Returns what follows it."""
         try:
             for record in records.cut(octets):
                 self._take(record)
                 if self.state is not HANDSHAKE:
                     self._records = None
-                    return self.received(bytes(records.rest))
+                    return bytes(records.rest)
         except TlsError as error:
             self._fail(str(error))
         return b""
@@ -185,12 +188,13 @@ class Tls:
         """The octets to send for this plaintext. During the handshake none: the plaintext waits.
 
         This is a write that wants to read. It waits for octets from the peer. To wait for a
-        writable socket would make the loop spin (49).
+        writable socket would make the loop spin (49). It waits later, too, for the rest of a
+        message that the peer has begun.
         """
-        if self.state in (OPEN, THEY_ENDED):
-            return b"".join(map(self._seal, pieces(plaintext)))
-        if self.state is HANDSHAKE:
+        if self.state is HANDSHAKE or self.waiting:
             self.waiting += plaintext
+        elif self.state in (OPEN, THEY_ENDED):
+            return b"".join(map(self._seal, pieces(plaintext)))
         return b""
 
     def pending(self) -> bytes:
@@ -210,14 +214,19 @@ class Tls:
         if self.state not in (OPEN, THEY_ENDED):
             return b""
         # `unwrap` sends close_notify and then wants to read the peer's. It would throw away octets
-        # that wait to be read, but `received` has left none.
-        with suppress(ssl.SSLWantReadError):
+        # that wait to be read, but `received` has left none. After half a message of the peer's it
+        # refuses: then the peer has to take our FIN for a loss.
+        with suppress(ssl.SSLError):
             self._tls.unwrap()
+        self.waiting = b""
         self._enter(Event.WE_END)
         return self._outgoing.read()
 
     def _seal(self, piece: bytes) -> bytes:
-        self._tls.write(piece)
+        try:
+            self._tls.write(piece)
+        except ssl.SSLWantReadError:
+            self.waiting += piece
         return self._outgoing.read()
 
     # The one door for all transitions

@@ -165,7 +165,7 @@ class LoopTaps:
     def _wait(self, call: Any, turns: Turns, stream: Stream) -> None:
         call(turns, stream)
         self._queue.append(self.name(stream))
-        text = f"{self._queue[-1]} waits for its turn, behind {len(self._queue) - 1} others"
+        text = f"{self._queue[-1]} waits for its turn; before it: {len(self._queue) - 1}"
         self._trace.tell("loop", "queue", text, queue=list(self._queue))
 
     def _take_turn(self, call: Any, stream: Stream) -> None:

@@ -25,8 +25,8 @@ from kv.protocol.cipher import PrivateKey
 from kv.protocol.conversation import ServerConversation, Service
 from kv.protocol.messages import State, Wire
 from kv.protocol.store import Store
+from tests.certificates import SERVER
 
-from ..certificates import SERVER
 from .forty import Forty
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -51,5 +51,9 @@ signed client alice -cert ca.pem -keyfile ca.key -extensions leaf
 SAN=DNS:mallory
 signed stranger mallory -cert other-ca.pem -keyfile other-ca.key -extensions leaf
 openssl pkey -in server.key -aes256 -passout pass:secret -out encrypted.key
+SAN=DNS:old
+signed expired old -selfsign -keyfile expired.key -extensions leaf -enddate 20210101000000Z
+openssl req -x509 -newkey ed25519 -noenc -subj /CN=localhost -days 36000 \
+  -keyout fixed.key -out fixed.pem
 rm ca.key other-ca.key
 chmod 644 *.key

@@ -181,7 +181,7 @@ def page_of(entry: Entry, way: type[Pitfall], source: str = "") -> str:
     usual = lane("The usual code", pitfall, pitfall.fails)
     found = moment(way.wrong, usual.events)
     usual.wrong, usual.because = found, f"It goes wrong: {way.usually}"
-    here = lane("This project's code", pitfall, pitfall.holds)
+    here = lane("Our code", pitfall, pitfall.holds)
     return page(f"{entry.number}. {entry.title}", [usual, here], scene(way), source)
 
 

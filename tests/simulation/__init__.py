@@ -13,6 +13,7 @@ decides all of it. So a failure can be repeated: `make simulate SEED=n`.
     model.py     what the server should answer: a plain dict
     watch.py     the invariants, checked between any two turns of the loop
     watched.py   the invariants of one connection
+    tls.py       both ends of TLS, which is spoken in one world of ten
     world.py     puts a world together from a seed, and runs it to its end
     signals.py   signals, and calls from other threads
     wishes.py    events that a reader wants to add
@@ -20,7 +21,7 @@ decides all of it. So a failure can be repeated: `make simulate SEED=n`.
     __main__.py  the command
 
 `test_mistakes.py` puts classic mistakes back into the server. The simulation finds each within a
-few seeds.
+few seeds. `test_tls_worlds.py` does the same with TLS.
 
 What is not simulated: signals themselves (a wake-up descriptor stands for them), `listen` and name
 resolution, the client's side of this project, and the time that a computation takes.

@@ -15,6 +15,7 @@ from random import Random
 from .kernel import Failure, Kernel
 from .model import KEY_LINE, Story, line_of
 from .network import Peer
+from .tls import ClientTls
 
 Script = Generator[float | None, None, None]
 
@@ -39,7 +40,10 @@ class Client(Peer):
         self.replies: list[str] = []  # the same, as texts
         self.heard_octets = 0
         self.heard_lines = 0
+        self.tls: ClientTls | None = None
+        self.plain = False  # it speaks plainly, and the server does not
         self.arrived = False
+        self._ends_soon = False  # it half-closes once hands are shaken
         self.done = False  # the script has come to its end
         self._waiting = False
         self._script = script(self)
@@ -67,7 +71,46 @@ class Client(Peer):
             self._waiting = False
             self.kernel.at(0, self.go_on)
 
+    def arrive(self) -> None:
+        """Begins: it is connected."""
+        self.arrived = True
+        if self.tls is not None:
+            super().write(self.tls.hello())
+        self.go_on()
+
+    def write(self, octets: bytes) -> None:
+        """Sends, sooner or later; sealed, if it speaks TLS."""
+        super().write(octets if self.tls is None else self.tls.seal(octets))
+
+    def half_close(self) -> None:
+        """Ends the sending side; with TLS, when hands are shaken, since nobody can before."""
+        self._ends_soon = self.tls is not None and not self.tls.shaken
+        if not self._ends_soon:
+            self._take_leave()
+            super().half_close()
+
+    def close(self) -> None:
+        """Leaves. With TLS, it mostly says so."""
+        if not self.inbox and not self.gone and self.kernel.chance(0.8 if self.tls else 0):
+            self._take_leave()
+        super().close()
+
+    def _take_leave(self) -> None:
+        if self.tls is not None:
+            super().write(self.tls.close_notify())
+
     def heard(self, data: bytes) -> None:
+        """Opens it, if it is sealed. Somebody who speaks plainly to TLS may hear an alert."""
+        if self.tls is not None:
+            data, answer = self.tls.hear(data)
+            if answer:
+                super().write(answer)
+            if self._ends_soon and self.tls.shaken:
+                self.half_close()
+        if data and not self.plain:
+            self.understood(data)
+
+    def understood(self, data: bytes) -> None:
         """Compares with what the model foretold; a reply that nobody owes is a failure, too."""
         start, end = self.heard_octets, self.heard_octets + len(data)
         if self.expected[start:end] != data:

@@ -46,7 +46,7 @@ class Watch:
         self.mistakes: list[Exception] = []  # made and not yet logged
         self.short = [0, 0]  # how many a stop cut short: at least, and at the most
         self._queued: list[Socket] = []  # who waited to be accepted when the stop began
-        self._work = [-1, 0, 0]  # turn, units of work in it, messages beyond its budget
+        self._work = [-1, 0, 0, 0]  # turn, units of work in it; messages, reads beyond its budget
         self._account = (-1, 0)  # messages handled and connections ended, when it was last added up
 
     def between_turns(self) -> None:
@@ -56,7 +56,9 @@ class Watch:
         if self.mistakes:
             raise Failure(f"{self.mistakes} are not logged")
         unsent = sum(connection.stream.unsent for connection in self.connections)
-        if unsent > self.settings.unsent + len(self.connections) * self.limits.line_size:
+        extra = sum(connection.extra for connection in self.connections)
+        most = self.settings.unsent + len(self.connections) * self.limits.line_size + extra
+        if unsent > most:
             raise Failure(f"{unsent} octets of replies are kept")
         self._check_sessions()
         self._check_listeners()
@@ -66,17 +68,31 @@ class Watch:
 
         If nothing is left when the queue's part of the turn begins, one message is served.
         """
-        if self._work[0] != self.kernel.selector.turns:
-            self._work = [self.kernel.selector.turns, 0, 0]
-        _, done, beyond = self._work
+        done, beyond = self._this_turn(), self._work[2]
         left = self.settings.budget - done
         if allowed > max(1, left) or (left <= 0 and beyond):
             raise Failure(f"{allowed} units of work more in a turn in which {done} are done")
         self._work[2] += left <= 0
 
+    def begins_opening(self) -> None:
+        """To open what was read is work: once there is none left of this turn, one may do it."""
+        if self._this_turn() >= self.settings.budget:
+            self._work[3] += 1
+            if self._work[3] > 1:
+                raise Failure(
+                    f"octets are opened in a turn in which {self._work[1]} units are done"
+                )
+
     def worked(self, done: int) -> None:
         """So many units of work were done."""
+        self._this_turn()
         self._work[1] += done
+
+    def _this_turn(self) -> int:
+        """The units of work done in this turn."""
+        if self._work[0] != self.kernel.selector.turns:
+            self._work = [self.kernel.selector.turns, 0, 0, 0]
+        return self._work[1]
 
     def gone(self, connection: WatchedConnection) -> None:
         """A connection was closed: had it got everything, or was it cut short by the stop?"""
@@ -86,6 +102,8 @@ class Watch:
         told = self.kernel.dice.tells
         lost = sim.given - sim.delivered if told else 0
         unsent = connection.unsent
+        if connection.tls is not None and lost + unsent <= connection.tls.farewell:
+            lost = unsent = 0  # whoever lacks close_notify alone lacks no reply
         unanswered = client.handled < connection.owed_at_stop and not connection.ended
         must = bool(lost or unsent or unanswered)
         may = must or not told or not connection.ended
@@ -149,6 +167,7 @@ class Watch:
             arrived = sim.taken + len(sim.unread)
             if connection.ended or sim.dead or len(sim.unread) > self.limits.linger_size:
                 continue
+            arrived = connection.text_in(arrived)
             octets, count = client.handled_octets, client.handled
             for line in client.lines[count:]:
                 octets += len(line) + 1
@@ -171,6 +190,9 @@ class Watch:
         for client in self.world.clients:
             if client.disturbed or (client.socket.fd == -1 and not client.socket.closed):
                 continue
+            if client.tls is not None and client.ended and client.heard_octets:
+                if not client.tls.their_end:
+                    raise Failure(f"{client.name} hears FIN, and no close_notify before it")
             if client.heard_octets < len(client.expected):
                 raise Failure(
                     f"{client.name}, which nothing disturbed, heard {client.heard_octets} of the"

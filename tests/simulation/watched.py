@@ -19,7 +19,8 @@ import kv.connection
 import kv.server
 from kv.net import directions
 from kv.net.directions import Deadline, Event, Hold, Incoming, Outgoing
-from kv.net.owner import Stalled
+from kv.net.owner import Stalled, TlsError
+from kv.net.records import RECORD
 from kv.net.stream import Stream
 from kv.net.transport import Transport
 
@@ -27,6 +28,7 @@ from .clients import Client
 from .kernel import READ, WRITE, Failure
 from .model import LONGEST_MESSAGE, meaning_of, reply_line
 from .sockets import Socket
+from .tls import EXTRA, ServerTls
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -66,6 +68,9 @@ class WatchedConnection(kv.connection.Connection):
         self._backlog = False  # replies were unsent between two turns, and `drained` has not come
         self._in_call = ""
         super().__init__(server, sock, address)
+        self.tls: ServerTls | None = self.stream.tls  # type: ignore[assignment]
+        if self.tls is not None:
+            self.tls.owner = self
         self.watch.connections[self] = None
         self.sim.connected = True
 
@@ -74,7 +79,27 @@ class WatchedConnection(kv.connection.Connection):
     @property
     def unsent(self) -> int:
         """Octets of replies that are due and that `send` has not taken."""
-        return len(self.client.expected) - self.sim.given
+        made = len(self.client.expected) if self.tls is None else self.tls.made
+        return made - self.sim.given
+
+    @property
+    def extra(self) -> int:
+        """Octets that may be unsent beside the replies."""
+        return 0 if self.tls is None else EXTRA
+
+    def text_in(self, octets: int) -> int:
+        """How many octets of text the client has sent in so many on the network."""
+        if self.tls is None:
+            return octets
+        return 0 if self.client.tls is None else self.client.tls.text_in(octets)
+
+    @property
+    def end_seen(self) -> bool:
+        """Whether the server has seen the client's proper end."""
+        sim, tls = self.sim, self.client.tls
+        if self.tls is None:
+            return sim.end_seen and not sim.unread
+        return tls is not None and tls.notified_at <= sim.taken
 
     @property
     def has_line(self) -> bool:
@@ -87,7 +112,7 @@ class WatchedConnection(kv.connection.Connection):
     @property
     def buffered(self) -> int:
         """Octets received and not handled."""
-        return self.sim.taken - self.client.handled_octets
+        return self.text_in(self.sim.taken) - self.client.handled_octets
 
     @property
     def unhampered(self) -> bool:
@@ -117,7 +142,7 @@ class WatchedConnection(kv.connection.Connection):
             self._check_unsent()
         if stream.transport.incoming is Incoming.OPEN:
             bound = limits.line_size + limits.read_size if self.has_line else limits.line_size - 1
-            if self.buffered > bound:
+            if self.buffered > bound + (RECORD if self.tls is not None and self.has_line else 0):
                 raise Failure(f"{client.name}: {self.buffered} octets of input are kept")
         self._check_fairness()
         if not sim.closed and Hold.TURN not in stream.holds:
@@ -132,7 +157,7 @@ class WatchedConnection(kv.connection.Connection):
         unsent, client, limits = self.unsent, self.client, self.watch.limits
         if unsent != self.stream.unsent:
             raise Failure(f"{client.name}: {self.stream.unsent} octets unsent, not {unsent}")
-        if unsent > limits.high_water + limits.line_size:
+        if unsent > limits.high_water + limits.line_size + self.extra:
             raise Failure(f"{client.name}: {unsent} octets of replies are kept")
         if self._backlog and not unsent and Hold.TURN not in self.stream.holds:
             raise Failure(f"{client.name}: is not told that all is sent")
@@ -310,8 +335,7 @@ class WatchedConnection(kv.connection.Connection):
         with self._call("end_received"):
             if self.told_of_the_end or self.ended:
                 raise Failure(f"{self.client.name}: its end is told twice")
-            seen = self.sim.end_seen and not self.sim.unread
-            if self.has_line or not (seen or self.watch.stopping):
+            if self.has_line or not (self.end_seen or self.watch.stopping):
                 raise Failure(f"{self.client.name}: its end is seen too soon")
             if self.client.handled < self.owed_at_stop:
                 raise Failure(f"{self.client.name}: the stop forgot what it had sent")
@@ -363,6 +387,10 @@ class WatchedConnection(kv.connection.Connection):
             raise Failure(f"{name}: {self.mistake!r} is not blamed on the server, {error!r} is")
         elif isinstance(error, Stalled):
             self.disturb("it stalled")
+        elif isinstance(error, TlsError):
+            assert self.tls is not None
+            self.tls.may_have_failed()
+            self.disturb("its TLS failed")
         elif error is not None:
             if error is not sim.error_told:
                 raise Failure(f"{name}: {error!r} is not what its network said")
@@ -371,7 +399,7 @@ class WatchedConnection(kv.connection.Connection):
             pass
         elif sim.told:
             raise Failure(f"{name}: nobody is told that its connection was lost")
-        elif not (sim.end_seen and sim.given == len(self.client.expected)):
+        elif self.unsent or not (self.end_seen or sim.end_seen):
             raise Failure(f"{name}: its socket is closed for no reason")
         elif self.kernel.dice.tells and not sim.fin_delivered:
             raise Failure(f"{name}: its socket is closed before all is delivered")
@@ -384,6 +412,8 @@ class WatchedConnection(kv.connection.Connection):
             return self.disturb("the stop cut it short")
         if self.due is Deadline.LINGER and sim.taken - self.allowance_from >= limits.linger_size:
             return self.disturb("it kept on sending")
+        if self.tls is not None and self.end_seen and sim.dead:
+            return self.disturb("it left without waiting for close_notify")
         if self.due not in (Deadline.LINGER, Deadline.DELIVERY):
             raise Failure(f"{self.client.name}: its socket is closed for no reason")
         if self.due is Deadline.DELIVERY and sim.dead:

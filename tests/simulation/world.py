@@ -27,10 +27,13 @@ from .kernel import EXHAUSTED, Dice, Failure, Kernel
 from .model import SERVER_KEY, Model, quick_rsa
 from .signals import Signals
 from .sockets import Listening
+from .tls import ClientTls, ServerTls
 from .watch import Watch
 
 log = logging.getLogger("kv")
 
+#: In one world of so many TLS is spoken.
+TLS_SHARE = 10
 #: A world that has not come to its end after so many turns never will.
 MOST_TURNS = 300_000
 WIRE = Wire()
@@ -73,7 +76,7 @@ def settings(rng: Random) -> Settings:
 class World:
     """The server and everything around it."""
 
-    def __init__(self, seed: int, trace: list[str] | None) -> None:
+    def __init__(self, seed: int, trace: list[str] | None, tls: bool) -> None:
         self.rng = rng = Random(seed)
         self.kernel = Kernel(rng, Dice.roll(rng), trace)
         self.settings = settings(rng)
@@ -90,6 +93,10 @@ class World:
             Client(self.kernel, number, rng.choice(SCRIPTS))
             for number in range(1, rng.choice((2, 4, 9)))
         ]
+        if tls:
+            for client in self.clients:
+                client.plain = rng.random() < 0.1
+                client.tls = None if client.plain else ClientTls()
         self.watch = Watch(self)
         service = Service(WIRE, SERVER_KEY, self.store)
         with self.watch.watching():
@@ -100,7 +107,9 @@ class World:
                 service,
                 self.settings,
                 list(self.listening),  # type: ignore[arg-type]
+                ServerTls if tls else None,
             )
+        self.watch.limits = self.server.limits
 
     def run(self) -> None:
         """Runs to the end."""
@@ -157,9 +166,8 @@ class World:
             client.done = client.gone = True
             return
         kernel.say(client.name, f"connects, latency {client.latency:g} s, pieces {client.piece}")
-        client.arrived = True
         rng.choice(self.listening).queue.append(client.socket)
-        client.go_on()
+        client.arrive()
         if rng.random() < 0.25:
             strike = rng.choice((client.reset, client.reset, client.vanish, client.close))
             kernel.at(rng.random() * rng.choice((0.01, 0.5, 5)), strike)
@@ -252,9 +260,11 @@ def run(
     trace: list[str] | None = None,
     begin: Callable[["World"], object] = lambda _: None,
     watched: AbstractContextManager[object] | None = None,
+    tls: bool | None = None,
 ) -> Result:
     """Runs the world of `seed`, into `trace` if one is given. Raises `Failure`.
 
+    Whether TLS is spoken in it, the seed decides, unless `tls` does.
     `begin` gets the world before anything happens in it; all of it happens inside of `watched`.
     """
     with quick_rsa(), watched or nullcontext():
@@ -263,7 +273,7 @@ def run(
         log.propagate = False
         world = None
         try:
-            world = World(seed, trace)
+            world = World(seed, trace, seed % TLS_SHARE == 0 if tls is None else tls)
             begin(world)
             handler = LogToTrace(world)
             log.addHandler(handler)
