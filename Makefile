@@ -1,12 +1,12 @@
-# What users and maintainers run. Needs GNU make 3.81, Python 3.11 (newer is fine, for both) and a
-# package index. Everything is installed in .venv, which these rules make, remake and remove as
-# they see fit; nothing outside this directory is touched.
+# The commands for users and maintainers. They need GNU make 3.81, Python 3.11 (both may be newer)
+# and a package index. Everything is installed in .venv, which these rules make, remake and remove.
+# Nothing outside this directory is touched.
 #
 # A line of `## text` is the help for the target or variable on the line after it.
 #
-# Recipes print nothing of their own on standard output and leave standard input alone, so that
-# `make run-client < script` prints the replies and no more. (From another directory it takes
-# `make -s -C DIRECTORY`: told to change directory, make itself says so there unless silenced.)
+# Recipes print nothing of their own on standard output, and do not read standard input. So
+# `make run-client < script` prints the replies and no more. (From another directory, use
+# `make -s -C DIRECTORY`. Without -s, make itself prints the name of the directory.)
 
 .NOTPARALLEL:
 
@@ -21,47 +21,47 @@ help:
 	  { text = "" } \
 	  END { printf "\ntargets:\n%s\nvariables [default]:\n%s", targets, variables }' Makefile
 
-# Variables. `:=` makes them deaf to the environment, where HOST is a common name: they are what
-# stands here unless the command line of make says otherwise.
+# Variables. With `:=`, make ignores the environment, where HOST is a common name. Only the command
+# line of make changes these values.
 
 ## address that the server listens on and the client connects to
 HOST := 127.0.0.1
 ## TCP port of both
 PORT := 4242
-## the client's id; without one it takes user name and process id
+## the client's id; if empty, user name, process id and a random number
 ID :=
-## gives run-client line editing and history where it is installed; empty to do without
+## program for line editing in run-client, if installed; empty for none
 RLWRAP := rlwrap
-## further options for the program that is run, read by the shell
+## further options for the program, split by the shell
 ARGS :=
 ## 1 makes the benchmark quick, and its figures rough
 QUICK :=
 ## how many seeds to simulate
 SEEDS := 1000
-## the one seed to simulate instead, with the trace of what happens
+## one seed to simulate instead, with a trace of what happens
 SEED :=
-## what a client, a network or a kernel does besides: 'reset 3 at 0.5; emfile at 1'
+## what a client, a network or a kernel also does: 'reset 3 at 0.5; emfile at 1'
 WITH :=
-## the one pitfall to tell in full
+## one pitfall to show in full
 N :=
-## the one step of the ladder to tell in full
+## one step of the ladder to show in full
 STEP :=
-## a file to begin with: what is usually written about pitfall N
+## file to write the usual code of pitfall N to, as the start of an exercise
 START :=
-## a file of your own, to be tried in the place of what is usually written
+## your own file, to try in place of the usual code
 TRY :=
-## file for a page that shows it step by step: of simulate SEED=n, of pitfalls N=n
+## file for a page that shows simulate SEED=n or pitfalls N=n step by step
 REPLAY :=
-## interpreter that makes .venv; once made, .venv stays until another is named
+## interpreter that makes .venv; name another one to make .venv again
 PYTHON := python3
 
 GMPY := gmpy2==2.3.2
 LINTERS := ruff==0.17.6 mypy==2.4.1
 
-# The programs have no use for them, and exporting would expand a `$` in a value.
+# The programs do not need them, and exporting would expand a `$` in a value.
 unexport HOST PORT ID RLWRAP ARGS QUICK SEEDS SEED N STEP START TRY PYTHON
 
-# $(value X) is what was typed, a `$` included; `quote` makes it one word of the shell.
+# $(value X) is the typed text, with each `$` in it. `quote` makes it one word of the shell.
 quote = '$(subst ','\'',$(1))'
 address = --host=$(call quote,$(value HOST)) --port=$(call quote,$(value PORT))
 option = $(if $(value $(2)),--$(1)=$(call quote,$(value $(2))))
@@ -89,15 +89,15 @@ run-client: venv
 test: venv
 	@exec .venv/bin/python -m pytest $(value ARGS)
 
-## show each pitfall with the code that falls into it, and with this project's
+## show each pitfall with the usual code and with this project's
 pitfalls: venv
 	@exec .venv/bin/python -m tests.pitfalls $(number) $(learners) $(page) $(value ARGS)
 
-## try one small server in nine steps, each with all that clients do to servers
+## try nine small servers with fourteen things that clients do to servers
 ladder: venv
 	@exec .venv/bin/python -m tests.ladder $(call option,step,STEP) $(call option,try,TRY) $(value ARGS)
 
-## make pages of ten pitfalls in the folder gallery, each with the usual code beside ours
+## make pages of ten pitfalls in gallery/, with the usual code beside this project's
 gallery: venv
 	@exec .venv/bin/python -m tests.pitfalls --gallery=gallery $(value ARGS)
 
@@ -105,7 +105,7 @@ gallery: venv
 demo: venv
 	@exec .venv/bin/python -m tests.demo $(value ARGS)
 
-## run the server in simulated worlds, one a seed
+## run the server in simulated worlds, one for each seed
 simulate: venv
 	@exec .venv/bin/python -m tests.simulation $(worlds) $(besides) $(page) $(value ARGS)
 
@@ -113,12 +113,12 @@ simulate: venv
 bench: venv
 	@exec .venv/bin/python -m tests.bench $(if $(filter-out 0,$(value QUICK)),--quick) $(value ARGS)
 
-## hold volume, latency and memory to their bounds, in under ten minutes, then simulate
+## check volume, latency and memory against their limits, in under ten minutes
 soak: venv
 	@.venv/bin/python -m pytest -s -o python_files='soak_*.py' tests/soak $(value ARGS)
 	@exec .venv/bin/python -m tests.simulation $(worlds)
 
-## add gmpy2 to .venv, which makes new messages about five times as fast; needed for nothing
+## add gmpy2 to .venv, which makes new messages about five times as fast (optional)
 fast: venv
 	@echo 'adding $(GMPY) to .venv' >&2; \
 	$(pip) $(GMPY) </dev/null >&2 || { echo 'gmpy2 could not be installed' >&2; exit 1; }
@@ -144,13 +144,13 @@ clean:
 .PHONY: help run-server run-client test pitfalls gallery ladder demo simulate bench soak fast lint
 .PHONY: clean venv
 
-# .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It
-# is written last and removed first, so a .venv is whole when that file says what it should.
+# .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It is
+# written last and removed first. So a .venv is complete if that file is up to date.
 
 pip = .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
-# Prints the interpreter's own path, which starts with a slash, or what is wrong with it. It has to
-# be one line, and Python 2 has to understand it.
+# Prints the interpreter's own path, which starts with a slash, or what is wrong with it. The code
+# has to be one line, and Python 2 has to understand it.
 probe = import os, sys; \
   v = sys.version_info; \
   new = v >= (3, 11); \
@@ -160,7 +160,7 @@ probe = import os, sys; \
     "lacks the module %s (on Debian and Ubuntu: apt install python%d.%d-venv)" \
     % (lacks[0], v[0], v[1]) if lacks else os.path.realpath(sys.executable))
 
-# $(error) says it in one line, before anything has been made.
+# $(error) reports it in one line, before anything is made.
 checked = $(if $(filter /%,$(firstword $(1))),$(1),$(error PYTHON=$(value PYTHON) \
   $(or $(1),is not a Python that can be run). To use another: \
   make $(MAKECMDGOALS) PYTHON=/path/to/python3))
@@ -170,9 +170,9 @@ recorded = $(shell python=$$(head -n 1 .venv/made-from 2>/dev/null) && [ -x "$$p
   printf '%s\n' "$$python")
 interpreter = $(or $(if $(filter-out command,$(firstword $(origin PYTHON))),$(recorded)),$(chosen))
 
-# Two terminals may get here at once (a server in one, a client in the other): the lock, which the
-# system drops when this shell ends, lets the second one wait for the first. `python -m venv` is
-# heard only when it fails, since its word for Ctrl-C is a traceback.
+# Two terminals may get here at once, one for a server and one for a client. With the lock, the
+# second waits for the first. The system releases the lock when this shell ends. The output of
+# `python -m venv` is shown only if it fails, because on Ctrl-C it prints a traceback.
 venv:
 	@python=$(call quote,$(interpreter)); \
 	inputs() { printf '%s\n' "$$python"; cat requirements.txt; }; \

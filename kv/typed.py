@@ -5,7 +5,7 @@ anything of it is sent. So a mistake costs a sentence, and not the session.
 
 The rule that matters most: no value is run as a command. When a PUT is refused, the next line is
 its value, and is skipped. The rule holds for every refused line that may have been meant as a PUT
-(`meant_as_put`), in spite of a byte order mark, a quote, an escape sequence or a wrong letter.
+(`meant_as_put`). A byte order mark, a quote, an escape sequence or a wrong letter changes nothing.
 """
 
 import re

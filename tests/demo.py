@@ -1,6 +1,7 @@
-"""`make demo`: a server under its microscope, and four clients one after the other.
+"""`make demo`: a server with a trace, and four clients one after the other.
 
-Takes about ten seconds and no input. Leaves `demo.html`, which shows the same step by step.
+The demo takes about ten seconds and no input. It leaves `demo.html`, which shows the same step by
+step.
 """
 
 import select
@@ -21,7 +22,7 @@ KV = (sys.executable, "-m", "kv")
 BOLD, PLAIN = ("\x1b[1m", "\x1b[m") if sys.stdout.isatty() else ("", "")
 
 
-FAST = sys.argv[1:] == ["--fast"]  # nobody reads along, or wants the page
+FAST = sys.argv[1:] == ["--fast"]  # for tests: no pauses, and no page
 #: Seconds that a pause of one second takes.
 PACE = 0.05 if FAST else 1.0
 
@@ -32,7 +33,7 @@ def pause(seconds: float) -> None:
 
 
 def say(*sentences: str) -> None:
-    """The narrator."""
+    """Prints what there is to see next."""
     pause(0.4)
     print("", *(f"{BOLD}== {sentence}{PLAIN}" for sentence in sentences), "", sep="\n", flush=True)
     pause(0.7)
@@ -59,12 +60,12 @@ def first_connection(server: subprocess.Popen[bytes], port: int) -> Peer:
 def until_reset(peer: Peer) -> None:
     """Waits until the server has given up a peer that does not read; ten seconds at most."""
     poll = select.poll()
-    poll.register(peer.socket, 0)  # no interest: an error is told all the same
+    poll.register(peer.socket, 0)  # no interest: `poll` still reports an error
     poll.poll(10_000)
 
 
 def play(server: subprocess.Popen[bytes], port: int) -> list[Peer]:
-    """Brings on the clients, says what there is to see of each, and returns who is still there."""
+    """Plays the clients, says what there is to see of each, and returns those still connected."""
     alice = first_connection(server, port)
     say("An honest client: CONNECT, PUT, and the same GET twice. The second needs no arithmetic.")
     alice.handshake().connect("alice")
@@ -73,7 +74,7 @@ def play(server: subprocess.Popen[bytes], port: int) -> list[Peer]:
     for _ in range(2):
         alice.ask("GET colour")
 
-    say("One that sends an octet at a time. They are collected, and nobody waits for the rest.")
+    say("A client that sends one octet at a time. The server keeps them, and does not wait.")
     bob = Peer(port).handshake().connect("bob")
     line = bob.seal("GET colour")
     bob.send_raw(line[:-6])
@@ -83,21 +84,21 @@ def play(server: subprocess.Popen[bytes], port: int) -> list[Peer]:
     bob.read_text()
 
     say(
-        "One that asks a thousand times and never reads. The kernel's buffers are full first, then",
-        "the server's own: from there on it is not read from, and has two seconds to take a reply.",
+        "A client that asks a thousand times and never reads. First the kernel's buffers fill,",
+        "then the server's own. Then the server stops reading from it, and gives it two seconds.",
     )
     carol = Peer(port, small_buffers=True).handshake().connect("carol")
     carol.send_text("PUT k", "v" * 265, *["GET k"] * 1000)
-    say("Meanwhile, the first one is served as before.")
+    say("Until then, the server serves the first client as before.")
     alice.ask("GET colour")
     pause(1)
 
-    say("One that thinks this is a web server.")
+    say("A client that thinks this is a web server.")
     with Peer(port) as browser:
         browser.send_raw(b"GET / HTTP/1.1\r\n\r\n")
 
     until_reset(carol)
-    say("And the end: SIGTERM. Whoever is still there is finished first.")
+    say("And the end: SIGTERM. The server first answers the clients that are still connected.")
     return [alice, bob, carol]
 
 
@@ -120,7 +121,7 @@ def main() -> int:
             server.kill()  # has no effect once it has ended
         with open((Path(directory) if FAST else ROOT) / "demo.html", "wb") as page:
             subprocess.run([*KV, "replay", events], cwd=ROOT, stdout=page, check=True)
-    say("Open demo.html in a browser: it shows the same, step by step. Its keys are the arrows.")
+    say("Open demo.html in a browser. It shows the same, step by step, with the arrow keys.")
     return int(status)
 
 

@@ -42,7 +42,7 @@ def table(entries: list[Entry], page: Path) -> str:
     rows: list[str] = []
     for group, members in grouped(entries).items():
         rows += ["", f"### {group}", ""]
-        rows += ["| | the pitfall | what becomes of the usual code | handled in |"]
+        rows += ["| | the pitfall | what happens to the usual code | handled in |"]
         rows += ["|---|---|---|---|"]
         for entry in members:
             head = f"[{entry.number}]({relative(entry.path, page)}) | {entry.title}"

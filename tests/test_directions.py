@@ -144,10 +144,11 @@ def test_whatever_an_owner_calls_in_whatever_order_the_end_comes_once(first: str
 def told_after(calls: tuple[str, ...]) -> list[str]:
     """What an owner is told that makes these calls, a turn of the loop between any two."""
     reactor, owner = Reactor(), Quiet()
+    turns = Turns(reactor)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         ours = socket.create_connection(listening.getsockname())
         theirs, _ = listening.accept()
-    stream = Stream(reactor, ours, owner, Limits(), Turns(reactor))
+    stream = Stream(reactor, ours, owner, Limits(), turns)
     theirs.sendall(b"one\ntwo\n")
     for call in calls:
         arguments: Any = {"abort": (None,), "write": (b"x\n",)}.get(call, ())
@@ -167,7 +168,7 @@ def told_after(calls: tuple[str, ...]) -> list[str]:
             break
         turn(reactor)
     turn(reactor)
-    assert ours.fileno() == -1
+    assert ours.fileno() == -1 and turns.unsent == 0
     reactor.close()
     return owner.told
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,14 +187,14 @@ def test_a_click_on_the_strip_goes_there(browser: Browser, shown: Path) -> None:
         "(() => { const { strip, history } = page.lanes[0], at = history.steps.length >> 1;"
         " page.go(at); const step = history.steps[at], box = strip.canvas.getBoundingClientRect();"
         " const y = 17 + strip.row * (strip.rows.indexOf(step.who) + 0.5);"
-        " page.go(at - 1); return { x: box.x + strip.x(step.end), y: box.y + y, at }; })()"
+        " page.go(at - 1); return { x: box.x + strip.x(step.span[1]), y: box.y + y, at }; })()"
     )
     for kind in ("mousePressed", "mouseReleased"):
         where = {"x": spot["x"], "y": spot["y"], "button": "left", "clickCount": 1}
         browser.call("Input.dispatchMouseEvent", type=kind, **where)
     there = browser.evaluate(
         "(() => { const { strip, history } = page.lanes[0], step = history.steps[page.at];"
-        " return strip.canvas.getBoundingClientRect().x + strip.x(step.end); })()"
+        " return strip.canvas.getBoundingClientRect().x + strip.x(step.span[1]); })()"
     )
     assert abs(there - spot["x"]) <= 5  # pixels: steps can be closer to each other than that
 
@@ -204,6 +205,31 @@ def test_what_peers_say_is_text_and_nothing_else(browser: Browser, shown: Path) 
     step = "page.lanes[0].history.steps.findIndex((s) => s.text.includes('</script>'))"
     browser.evaluate(f"page.go({step})")
     assert "<b>&amp;</script>" in browser.texts(".caption")[0]
+
+
+def test_whatever_a_trace_says_is_text_and_nothing_else(browser: Browser, directory: Path) -> None:
+    hostile = [
+        "</script><script>window.bad = 1</script>",
+        "<!--<script>",
+        "<img src=x onerror=bad>",
+    ]
+    hostile += ["\u2028", "\x1b]0;x\x07", "\0", "\u202e", "__proto__", "constructor", "\ud800"]
+    hostile += ["x" * 5000]
+    now: dict[str, Any] = {"turn": 1, "part": "sleeping", "woken": hostile}
+    events = [Event("loop", "sleep", "", 1.0, 1.0, "", now)]
+    for end, text in enumerate(hostile, 2):
+        figures: dict[str, Any] = dict.fromkeys(["name", "state", "in", "out", "holds"], text)
+        figures |= {"why": [text, text], "timers": {text: 5.0}, "limits": {text: 5, "line": 0}}
+        place = f"{text}:{'9' * 5000 if end % 2 else 1} {text}"
+        events += [Event(who, text, text, end, None, place, figures) for who in ("#1", text)]
+    path = directory / "hostile.html"
+    lanes = [Lane(events, hostile[0], hostile[0], 2, hostile[0])] * 2
+    path.write_text(page(hostile[0], lanes, hostile[0]), encoding="utf-8")
+    browser.open(path)
+    browser.evaluate("page.moments.forEach((_, moment) => page.go(moment))")
+    assert browser.texts(".wrong") == [f"⚠ {hostile[0]}"] * 2
+    assert browser.evaluate("window.bad === undefined && document.scripts.length === 2")
+    assert browser.evaluate("document.querySelectorAll('img, main script').length") == 0
 
 
 def test_the_line_that_did_it_is_shown_and_named(browser: Browser, shown: Path) -> None:
@@ -245,6 +271,31 @@ def test_nothing_overlaps_or_jumps_at_1280_by_720(
     assert browser.evaluate("document.body.scrollHeight") <= 720
 
 
+def brightness(colour: str) -> float:
+    """Relative luminance (WCAG 2.2) of a colour like #12ab9f."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_texts_and_shapes_stand_out_from_what_is_behind_them(scheme: int) -> None:
+    found = re.findall(r"--(\w+): light-dark\((#\w+), (#\w+)\)", (HERE / "replay.css").read_text())
+    colours = {name: brightness(both[scheme]) for name, *both in found}
+    texts = [
+        ("ink", "paper", "ground", "now"),
+        ("faint", "paper", "ground"),
+        ("bad", "paper", "now"),
+    ]
+    shapes = ["mark", "sleep", "turn", "recv", "send", "open", "seal", "message", "other"]
+    pairs = [(front, back, 4.5) for front, *backs in texts for back in backs]
+    for front, back, least in [*pairs, *((shape, "paper", 3.0) for shape in shapes)]:
+        low, high = sorted((colours[front], colours[back]))
+        assert (high + 0.05) / (low + 0.05) >= least, f"{front} on {back}"
+
+
 # --- much of it --------------------------------------------------------------------------------
 
 
@@ -280,9 +331,9 @@ def test_20_000_events_are_less_than_2_mb_and_can_be_stepped_through(
     path.write_text(page("large", [Lane(read(large)[0])]), encoding="utf-8")
     assert path.stat().st_size < 2_000_000
     browser.open(path)
-    for at in (0, 19_999, 7_777):
-        browser.evaluate(f"page.go({at})")
-        assert browser.texts("#where")[0].endswith(f"step {at + 1} of 20000")
+    for step in (0, 19_999, 7_777):
+        browser.evaluate(f"page.go({step})")
+        assert browser.texts("#where")[0].endswith(f"step {step + 1} of 20000")
         browser.press("ArrowLeft")
         browser.press("ArrowDown")
     assert len(browser.texts("article")) == 24
@@ -392,7 +443,7 @@ def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
     wrong = "⚠ It goes wrong: one client's commands are all handled before anybody else's"
     assert browser.texts(".wrong") == [wrong, ""]
     naive, here = browser.texts("h2")
-    assert naive.startswith("The usual code: 1000 of") and here.startswith("This project's code: ")
+    assert naive.startswith("The usual code: 1000 of") and here.startswith("Our code: ")
     # The polite client has its reply here, and not there.
     cards = browser.texts("article")
     assert "CONNECT 'polite'" in cards[1] and "GET 'k'" in cards[3]

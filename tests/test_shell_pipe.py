@@ -19,6 +19,9 @@ import starts
 from conftest import ROOT, Server, wait_until
 from fake import FakeServer
 from patience import patience
+from pitfalls.in_process import Pipe, asked, turn
+from pitfalls.in_process import client as in_process
+from pitfalls.pitfall import bounded
 from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 
 from kv.link import WINDOW
@@ -860,19 +863,24 @@ def test_a_server_that_never_replies_is_left_after_the_timeout_with_status_3(
     assert "did not reply for 0.5 s" in notices and notices.count("\n") == 1
 
 
-def test_a_client_that_awaits_nothing_has_no_timeout(start: Start, fake: FakeServer) -> None:
-    client = start("--timeout", "0.5", port=fake.port)
-    conversation = fake.accept().connect()
-    client.type("GET x\n")
-    conversation.read_text()
-    conversation.reply("here")
-    assert client.read_line() == "here\n"
-    with pytest.raises(subprocess.TimeoutExpired):
-        client.process.wait(0.6)  # nothing is typed for longer than the time-out
-    client.type("GET y\n")
-    conversation.read_text()
-    conversation.reply("there")
-    assert client.read_line() == "there\n"
+def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
+    """In this process, its clock moved by hand: nothing is typed for a year."""
+    with (
+        bounded(patience()),
+        Pipe() as typed,
+        Pipe() as replies,
+        Pipe() as notices,
+        in_process(typed.source, replies.sink, notices.sink) as (shell, server),
+    ):
+        for reply in (b"here", b"there"):
+            typed.write(b"GET x\n")
+            assert asked(shell, server) == "GET x"
+            server.reply(reply.decode())
+            turn(shell, lambda: select.select([replies.source], [], [], 0)[0])
+            assert os.read(replies.source, 100) == reply + b"\n"
+            shell._reactor.time.now += 365 * 86400
+            for _ in range(10):
+                shell._reactor.turn()
 
 
 # --- output that is full, closed, or on a full disk ------------------------------------------

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -366,13 +367,27 @@ def test_of_a_line_that_is_too_long_no_more_than_that_is_kept(
     assert [read.take(), read.take()] == [b"x" * LONGEST, b"next"]
 
 
-def test_a_line_that_is_too_long_may_be_the_last(pipe: Pipe, reactor: Reactor) -> None:
-    os.write(pipe.sink, b"one\n" + b"x" * 4000)
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_the_cuts_the_neighbours_of_a_line_that_is_too_long_are_whole(
+    pipe: Pipe, reactor: Reactor, seed: int
+) -> None:
+    random, longest = Random(seed), 5
+    lines = [
+        b"".join(random.choices([b"a", b"b"], k=random.choice((0, 1, 4, 5, 6, 30))))
+        for _ in range(99)
+    ]
+    lines.append(b"the last one")
+    octets, received = b"\n".join(lines), []
+    read = Input(reactor, pipe.source, longest, lambda: received.extend(iter(read.take, None)))
+    read.read_on(True)
+    while octets:
+        size = random.choice((1, 2, 5, 6, 40))
+        os.write(pipe.sink, octets[:size])
+        octets = octets[size:]
+        reactor.turn()
     pipe.close_sink()
-    assert [
-        line[:LONGEST]
-        for line in all_lines(reactor, Input(reactor, pipe.source, LONGEST, lambda: None))
-    ] == [b"one", b"x" * LONGEST]
+    run_until(reactor, lambda: read.ended)
+    assert [line[:longest] for line in received] == [line[:longest] for line in lines]
 
 
 def test_nothing_is_read_before_it_is_wanted_nor_after(pipe: Pipe, reactor: Reactor) -> None:

@@ -327,6 +327,9 @@ def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..
             {"ts": 1, "dur": 1, "tid": 7},
             {"ts": 1, "dur": 1, "args": {"now": 5}},
             {"ts": 1, "dur": 1, "args": {"now": {"timers": {"idle": "soon"}}}},
+            {"ts": 1, "dur": 1, "args": {"now": {"why": None}}},
+            {"ts": 1, "dur": 1, "args": {"now": {"why": [1]}}},
+            {"ts": 1, "dur": 1, "args": {"now": {"part": "constructor"}}},
         )
     ],
 )

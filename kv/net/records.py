@@ -1,7 +1,7 @@
-"""What a client sends before it can be sealed: cut into records, and looked at (51).
+"""Cuts what a client sends in the clear into records, and checks their lengths (51).
 
-Generic, and optional, as `tls` is. OpenSSL believes a message that announces its length. So it gets
-whole records only, and none of a message that is longer than any real one.
+Generic, and optional, as `tls` is. A message begins with its length, and OpenSSL sets aside that
+much memory. So OpenSSL gets whole records only, and none of a message longer than any real one.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from kv.net.owner import TlsError
 RECORD = 16 * 1024
 #: Octets of a record's header, and the most that sealing may add (section 5.2).
 HEADER, SEAL = 5, 256
-#: First octets of records: with a part of the handshake, and all that may come in the clear.
+#: The first octet of a handshake record, and of every record that may come in the clear.
 HANDSHAKE_RECORD = 22
 CLEAR_KINDS = {20, 21, 22, 23}
-#: It says nothing, is there for boxes on the way that know TLS 1.2, and is to be dropped (section
-#: 5). To give it to OpenSSL would take one call more for each handshake.
+#: This record says nothing. Clients send it for boxes on the way that know TLS 1.2 only, and a
+#: receiver drops it (section 5). To give it to OpenSSL would cost one more call in each handshake.
 CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
-#: Octets of the largest ClientHello taken. Real ones have 250 to 2,000. OpenSSL takes 128 KiB, and
-#: for the 9 octets that announce one it sets all the memory aside (51).
+#: Octets of the largest ClientHello that the server takes. Real ones have 250 to 2,000. OpenSSL
+#: takes 128 KiB, and sets that memory aside when 9 octets announce such a message (51).
 LARGEST_HELLO = 8 * 1024
 
 NOT_TLS = "the peer does not speak TLS"
@@ -31,11 +31,11 @@ class ClearRecords:
     __slots__ = ("_left", "rest")
 
     def __init__(self) -> None:
-        self.rest = bytearray()  # no whole record yet
-        self._left = 0  # octets to come of a message that has begun
+        self.rest = bytearray()  # a record that is not complete
+        self._left = 0  # octets still to come of a message that has begun
 
     def cut(self, octets: bytes) -> Iterator[bytes]:
-        """The records that are whole now. Raises `TlsError` at one that cannot be right."""
+        """The records that are complete now. Raises `TlsError` at a wrong one."""
         self.rest += octets
         if self.rest and self.rest[0] not in CLEAR_KINDS:
             raise TlsError(NOT_TLS)

@@ -242,7 +242,7 @@ class Tls:
 
 
 def pieces(octets: bytes) -> Sequence[bytes]:
-    """The same, as much as OpenSSL gets at a time."""
+    """The octets in pieces of the size that OpenSSL gets at a time."""
     if 0 < len(octets) <= PIECE:
         return (octets,)
     return [octets[start : start + PIECE] for start in range(0, len(octets), PIECE)]

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 Figure: TypeAlias = str | float | bool | list[str] | dict[str, float] | None
 Figures: TypeAlias = dict[str, Figure]
@@ -50,6 +50,11 @@ FIGURES = {
     "handled": "how many of its lines were handed over",
     "closed": "true when the socket is closed",
 }
+#: What is neither text nor a number, or has to be a text; and those figures of the loop.
+KINDS: dict[str, Any] = {"why": list, "woken": list, "queue": list, "most": int | float | None}
+KINDS |= {"limits": dict, "timers": dict, "interest": str, "part": str}
+#: The parts of a turn.
+PARTS = ("sleeping", "ready", "timers", "deferred")
 #: No trace lasts this long, in microseconds: thirty years.
 LONGEST = 1e15
 #: The number of the process, for programs that show several.
@@ -187,9 +192,12 @@ def figures(now: object) -> Figures:
     if not isinstance(now, dict):
         raise ValueError("its figures are no object")
     for name, figure in now.items():
-        numbers = figure.values() if isinstance(figure, dict) else ()
-        if not isinstance(figure, str | int | float | list | dict | None) or not all(
-            isinstance(number, int | float) for number in numbers
-        ):
+        kind: Any = str if isinstance(figure, list) else int | float
+        inner: Any = figure.values() if isinstance(figure, dict) else figure
+        inner = inner if isinstance(figure, dict | list) else ()
+        good = isinstance(figure, KINDS.get(name, str | int | float))
+        if not good or not all(isinstance(one, kind) for one in inner):
             raise ValueError(f"{name} is {figure!r}")
+    if now.get("part", "ready") not in PARTS:
+        raise ValueError(f"there is no part {now['part']!r}")
     return now

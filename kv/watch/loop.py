@@ -1,7 +1,7 @@
-"""Where the microscope is put on: the methods of the loop, and of what it is made of.
+"""The methods that the microscope watches, first part: those of the loop and its parts.
 
-A tap stands between a method and its callers: it calls the one for the other, and tells the trace.
-The taps of connections are in `taps.py`, those of messages in `talks.py`.
+A tap stands between a method and its callers. It calls the method, and tells the trace. The taps of
+connections are in `taps.py`, those of messages in `talks.py`.
 """
 
 import functools
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 Tap = Callable[..., object]
 
-#: Those who register descriptors that are no connection, and what they are called.
+#: Classes that register descriptors other than connections, and a name for each.
 MAKERS = {"Listener": "listener", "Reactor": "signals", "World": "signals", "Input": "stdin"}
 MAKERS |= {"Output": "stdout", "Connector": "connector"}
-#: Who was there before the trace.
+#: The name of a connection that is older than the trace.
 OTHER = "another"
 #: The parts of a turn, after the sleep.
 PARTS = {
-    "ready": "calls back whoever is ready",
+    "ready": "calls the callbacks of ready descriptors",
     "timers": "runs the timers that are due",
     "deferred": "runs the calls that were deferred before this turn",
 }
 
 
 class LoopTaps:
-    """What stands between the methods and their callers while a trace is on; and who is who."""
+    """The taps between the methods and their callers, while a trace is on. Knows all names."""
 
     def __init__(self, trace: "Trace", selectors: tuple[type, ...]) -> None:
         self._trace, self._selectors = trace, selectors
         self._turn, self._part = 0, ""
         self._woken, self._asleep = 0.0, False
-        self._queue: list[str] = []  # those who wait for their turn
+        self._queue: list[str] = []  # the connections that wait for their turn
         self.names: dict[object, str] = {}  # of sockets, streams and registrations: #1, #2, …
         self.registrations: dict[str, Registration] = {}
-        self.connections = 0  # that were made
-        self.who = "loop"  # on whose behalf the thread works now
+        self.connections = 0  # how many there have been
+        self.who = "loop"  # the connection that the thread works for now
 
     def all(self) -> Iterator[tuple[type, str, Tap]]:
         """Each method, and the tap for it."""
@@ -66,7 +66,7 @@ class LoopTaps:
         return f"#{self.connections}"
 
     def name(self, thing: object) -> str:
-        """Whose socket, stream or registration that is, or whose stream's owner."""
+        """The name of the connection that a socket, stream, registration or owner belongs to."""
         stream = getattr(thing, "stream", None) or getattr(thing, "_stream", None)
         return self.names.get(thing) or self.names.get(stream, "")
 
@@ -100,7 +100,7 @@ class LoopTaps:
         return ready
 
     def _in_part(self, part: str, who: str, callback: Tap) -> Tap:
-        """The callback, which will run in this part of a turn, on somebody's behalf."""
+        """The callback, wrapped to tell in which part of a turn it runs, and for whom."""
 
         @functools.wraps(callback)
         def called(*args: Any) -> object:
@@ -165,7 +165,7 @@ class LoopTaps:
     def _wait(self, call: Any, turns: Turns, stream: Stream) -> None:
         call(turns, stream)
         self._queue.append(self.name(stream))
-        text = f"{self._queue[-1]} waits for its turn, behind {len(self._queue) - 1} others"
+        text = f"{self._queue[-1]} waits for its turn; before it: {len(self._queue) - 1}"
         self._trace.tell("loop", "queue", text, queue=list(self._queue))
 
     def _take_turn(self, call: Any, stream: Stream) -> None:

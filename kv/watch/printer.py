@@ -1,6 +1,6 @@
-"""A trace for people: a line on standard error for each thing that happens.
+"""A trace for people: a line on standard error for each event.
 
-The lines go the way of the log: what standard error cannot take at once is dropped, and counted.
+The lines are written as the log is: what standard error cannot take at once is dropped and counted.
 """
 
 import logging
@@ -15,17 +15,17 @@ lines = logging.getLogger("kv.watch.trace")
 
 #: Columns of a line, and those before its text.
 COLUMNS, INDENT = 100, 31
-#: SGR parameters (ECMA-48, 8.3.117), one a connection, in turn: colours to be read on any ground.
+#: SGR parameters (ECMA-48, 8.3.117): colours for connections, readable on black and on white.
 COLOURS = (36, 33, 35, 32, 34, 31)
 
 
 class Printer:
-    """Writes lines. `undo` gets what is to be done at the end; `colour` is for connections."""
+    """Writes lines. `undo` gets the calls for the end. `colour` gives each connection its own."""
 
     def __init__(self, undo: ExitStack, colour: bool) -> None:
         self._colour = colour
-        self._said = ("", "", "")  # the last line, and how often it was said again
-        self._repeated = 0
+        self._said = ("", "", "")  # the last line
+        self._repeated = 0  # how often the last line was repeated
         handler = LogHandler(2)
         handler.setFormatter(logging.Formatter("%(message)s"))  # `_line` escapes, and colours
         lines.addHandler(handler)
@@ -34,7 +34,7 @@ class Printer:
         lines.setLevel(logging.INFO)
 
     def write(self, event: Event) -> None:
-        """Writes an event's line; one that says the same again is counted."""
+        """Writes an event's line. A line that repeats the last one is only counted."""
         if event.track == "loop" and event.verb != "sleep":
             return
         text = event.text

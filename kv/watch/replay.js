@@ -60,7 +60,7 @@ class Strip {
     const bend = (time, length) => this.bends.push({ time, at: this.bends.at(-1).at + length });
     for (const { idle, start, end } of history.steps) {
       const [from, to] = idle ? [start, end] : [over, start], lasted = to - from;
-      if (lasted > LONG) {
+      if (lasted > (idle ? LONG : 100 * LONG)) { // nothing for so long is a sleep that nobody told of
         bend(from, from - this.bends.at(-1).time);
         bend(to, LONG * (1 + Math.log10(lasted / LONG)));
         if (!idle) this.gaps.push({ verb: "sleep", start: from, end: to, lasted, idle: true });
@@ -68,6 +68,7 @@ class Strip {
       over = Math.max(over, end);
     }
     this.whole = this.place(over) || 1;
+    for (const step of [...history.steps, ...this.gaps]) step.span = [this.place(step.start), this.place(step.end)];
     this.shown = Math.min(this.whole, Math.max(400, (12 * this.whole) / history.steps.at(-1).turn));
     canvas.addEventListener("click", (event) => go(this.stepAt(event)));
   }
@@ -78,11 +79,11 @@ class Strip {
     return here.at + ((time - here.time) * (next.at - here.at)) / (next.time - here.time || 1);
   }
 
-  x(time) { return 100 + ((this.place(time) - this.left) * (this.width - 104)) / this.shown; }
+  x(place) { return 100 + ((place - this.left) * (this.width - 104)) / this.shown; }
 
   stepAt({ offsetX, offsetY }) { // the nearest in that row
     const { past, steps } = this.history, who = this.rows[Math.floor((offsetY - 16) / this.row)];
-    const away = ([at]) => Math.abs(this.x(steps[at].end) - offsetX);
+    const away = ([at]) => Math.abs(this.x(steps[at].span[1]) - offsetX);
     return (past.get(who) ?? past.get("loop")).reduce((one, two) => (away(one) < away(two) ? one : two))[0];
   }
 
@@ -93,14 +94,13 @@ class Strip {
     canvas.style.height = `${height + 2}px`; // and the border
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
     Object.assign(pen, { font: `${Math.min(12, this.row)}px system-ui`, textBaseline: "middle" }).scale(ratio, ratio);
-    const now = this.place(steps[at].end) - this.left;
+    const [, end] = steps[at].span, now = end - this.left;
     if (now < 0.03 * this.shown || now > 0.97 * this.shown) this.left += now - 0.2 * this.shown;
     this.left = Math.max(0, Math.min(this.left, this.whole - this.shown));
     for (const gap of this.gaps) this.shape(pen, gap, 16, colours);
-    let label = 0, i = at;
-    while (i > 0 && this.x(steps[i].end) > 60) i -= 1;
-    for (; i < steps.length && this.x(steps[i].start) < width; i += 1) {
-      const row = rows.indexOf(steps[i].who), x = this.x(steps[i].end);
+    let label = 0, i = Math.max(0, upTo(steps, this.left - 0.05 * this.shown, (step) => step.span[1]));
+    for (; i < steps.length && this.x(steps[i].span[0]) < width; i += 1) {
+      const row = rows.indexOf(steps[i].who), x = this.x(steps[i].span[1]);
       if (row >= 0) this.shape(pen, steps[i], 16 + this.row * row, colours);
       if (steps[i].verb !== "sleep" || x < label || x > width - 50) continue;
       pen.fillStyle = colours.ink;
@@ -108,8 +108,8 @@ class Strip {
       label = x + 60; // the next label is not before here
     }
     pen.fillStyle = colours.mark;
-    pen.fillRect(this.x(steps[at].end) - 1, 0, 2, height - 18);
-    pen.fillText("▼", this.x(steps[at].end) - 5, 5);
+    pen.fillRect(this.x(end) - 1, 0, 2, height - 18);
+    pen.fillText("▼", this.x(end) - 5, 5);
     pen.clearRect(0, 0, 96, height);
     pen.fillStyle = colours.ink;
     rows.forEach((who, row) => pen.fillText(this.history.label(who), 6, 16 + this.row * (row + 0.5), 88));
@@ -118,9 +118,9 @@ class Strip {
     pen.fillText(`${duration(unit)} of work`, 106 + long, height - 9);
   }
 
-  shape(pen, { verb, start, end, lasted, idle }, y, colours) {
+  shape(pen, { verb, span: [start, end], lasted, idle }, y, colours) {
     const x = this.x(start), wide = Math.max(1, this.x(end) - x), high = this.row - 2;
-    const [top, share, sign] = SHAPES[verb] ?? [0.2, 0.6];
+    const [top, share, sign] = (Object.hasOwn(SHAPES, verb) && SHAPES[verb]) || [0.2, 0.6];
     pen.fillStyle = colours[verb] ?? colours.other;
     if (lasted === null) pen.fillText(verb === "close" ? "✕" : "◆", x - 4, y + high / 2);
     else if (!idle || lasted < LONG) pen.fillRect(x, y + top * high, wide, share * high);
@@ -160,9 +160,9 @@ class Lane {
     find(".caption", root).textContent = [history.label(who), verb, text].filter(Boolean).join(" · ");
     const { cards } = this, acts = ({ who: whose }) => whose === who;
     if (who[0] === "#" && cards.length > MOST - 1 && !cards.some(acts)) cards.at(-1).who = who; // as not all are shown
+    this.showTurn(at, history.figures("loop", at));
     for (const card of cards) card.show(at, since, history.steps[at]);
     cards.find(acts)?.root.scrollIntoView({ block: "nearest" });
-    this.showTurn(at, history.figures("loop", at));
     this.showSource(place);
     const others = [...history.past.keys()].filter((name) => name[0] !== "#" && name !== "loop");
     const rows = cards.map((card) => card.who), last = rows.indexOf(who) < MANY ? rows[MANY - 1] : who;
@@ -172,18 +172,20 @@ class Lane {
   // The loop and the log: what this turn has done so far, part by part and line by line.
   showTurn(at, { part, slept, most, woken = [], queue = [] }) {
     const { steps } = this.history, { turn } = steps[at], done = { ready: [], timers: [], deferred: [] };
-    const log = find(".log", this.root), rows = [];
+    const log = find(".log", this.root), rows = [], label = (who) => this.history.label(who);
     for (let i = upTo(steps, turn - 1, (step) => step.turn) + 1; i <= at; i += 1) {
-      const { who, verb, text, lasted, part: within } = steps[i], name = this.history.label(who);
-      if (who !== "loop" && done[within]?.includes(name) === false) done[within].push(name);
+      const { who, verb, text, lasted, part: within } = steps[i];
+      if (who !== "loop" && done[within]?.includes(who) === false) done[within].push(who);
       if (i < at - 60) continue;
       rows.push(make("li", "", i === at ? "now" : ""));
       const took = lasted === null ? "" : ` (${duration(lasted)})`;
-      rows.at(-1).append(make("b", name), make("span", verb), make("span", text + took));
+      rows.at(-1).append(make("b", label(who)), make("span", verb), make("span", text + took));
     }
+    const ready = part === "ready" || steps[at].verb === "sleep"; // whoever is not called back yet, waits
+    this.waiting = woken.map((one) => one.split(" ")[0]).filter((who) => ready && !done.ready.includes(who));
     log.replaceChildren(...rows);
     log.scrollTop = 1e6;
-    const list = (names) => names.join(", ") || "nobody";
+    const list = (names) => names.map(label).join(", ") || "nobody";
     const asleep = slept === undefined ? "" : most === 0 ? "only looks" : `slept ${duration(slept)}`;
     const says = { sleeping: `${asleep}\nready: ${list(woken)}`, ready: `called back: ${list(done.ready)}`,
       timers: `due: ${list(done.timers)}`, deferred: `ran: ${list(done.deferred)}\nqueue: ${list(queue)}` };
@@ -220,6 +222,7 @@ class Card {
     const { root, lane: { history } } = this, all = history.figures(this.who, at);
     const now = this.says(at, end), then = this.says(since, end);
     root.classList.toggle("now", who === this.who);
+    root.classList.toggle("waits", this.lane.waiting.includes(this.who));
     root.classList.toggle("absent", all.closed || !all.in);
     root.classList.toggle("followed", find("#follow").value === this.who);
     for (const [name, part] of Object.entries(this.parts)) {

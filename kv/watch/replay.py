@@ -62,7 +62,8 @@ def page(title: str, lanes: list[Lane], note: str = "", source: str = "") -> str
     html = (HERE / "replay.html").read_text(encoding="utf-8")
     for name, file in parts.items():
         html = html.replace(f"<!-- {name} -->", (HERE / file).read_text(encoding="utf-8"))
-    return html.replace("<!-- data -->", text)
+    # A trace may have half a character in it (a lone surrogate), which no file can hold.
+    return html.replace("<!-- data -->", text.encode(errors="replace").decode())
 
 
 def packed(lane: Lane) -> dict[str, object]:
@@ -91,7 +92,7 @@ def sources(places: set[str]) -> dict[str, tuple[int, str]]:
     for place in sorted(places):
         path, _, rest = place.partition(":")
         line, _, name = rest.partition(" ")
-        if line.isdecimal() and (source := function_at(path, int(line))):
+        if line.isdecimal() and len(line) < 9 and (source := function_at(path, int(line))):
             found[f"{path} {name}"] = source
     return found
 
@@ -116,7 +117,10 @@ def functions(path: str) -> list[tuple[int, int]]:
 @cache
 def lines(path: str) -> list[str]:
     """The lines of a file of this program. None of any other file that a trace may name."""
-    file = (ROOT / path).resolve()
-    if not file.is_relative_to(ROOT) or file.suffix != ".py" or not file.is_file():
-        return []
-    return file.read_text(encoding="utf-8").split("\n")
+    try:
+        file = (ROOT / path).resolve()
+        if file.is_relative_to(ROOT) and file.suffix == ".py" and file.is_file():
+            return file.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):  # no file can have this name
+        pass
+    return []

@@ -1,4 +1,4 @@
-"""The methods that the microscope watches, second part: messages, and what people type and see.
+"""The methods that the microscope watches, last part: messages, and what people type and see.
 
 As in `loop.py`. Two methods are private: what a message was, and how TLS goes on, only they know.
 """

@@ -1,7 +1,7 @@
-"""Where the microscope is put on: the methods of sockets and of connections. See `loop.py`.
+"""The methods that the microscope watches, second part: sockets and connections. See `loop.py`.
 
-Every method is public, so there are few: what goes on inside of a stream is seen from the figures
-that it changes.
+All these methods are public, and they are few. What happens inside a stream is seen from the
+figures that change.
 """
 
 import functools
@@ -64,7 +64,7 @@ class Taps:
         )
 
     def _recv(self, call: Any, sock: Any, size: int, *flags: int) -> bytes:
-        if not self._loop.name(sock):  # it ends the loop's sleep, or is none of this program's
+        if not self._loop.name(sock):  # the bell of the loop, or a socket of another program
             return bytes(call(sock, size, *flags))
         with self._trace.timed(self._loop.name(sock), "recv", "") as text:
             data: bytes = call(sock, size, *flags)

@@ -1,10 +1,10 @@
 """Shows what the reactor does while it does it: a microscope.
 
-For people, a line for each thing that happens (`printer.py`); for programs, the same as events (see
-`events.py`), with what has changed by then. It works by wrapping: while a trace is on, the public
-methods that `loop.py`, `taps.py` and `talks.py` list are replaced by ones that call them and tell.
-The modules looked at know nothing of it, so a trace that is off costs nothing. What a connection's
-figures are is not told by anybody: it is looked at after each thing that happens, and compared.
+People get a line for each event (`printer.py`). Programs get the same events in a file (see
+`events.py`), with the figures that have changed. The trace works by wrapping. While it is on, it
+replaces the methods that `loop.py`, `taps.py` and `talks.py` list by functions that call them and
+tell the trace. The watched modules know nothing of this, so a trace that is off costs nothing. The
+trace reads a connection's figures after each event, and compares them with the last ones.
 
 A slice is an event that took time. An instant is one that took none. One thread does one thing at a
 time, so two connections never have a slice at the same moment.
@@ -34,7 +34,7 @@ from kv.watch.taps import Taps
 
 log = logging.getLogger("kv")
 
-#: The selectors of the standard library, whichever is in use.
+#: All selectors of the standard library.
 SELECTORS = {
     kind
     for kind in vars(selectors).values()
@@ -47,7 +47,7 @@ HERE = f"{Path(__file__).resolve().parent}/"
 class Trace:
     """A trace, on inside its `with`: lines on standard error, events in `file`, or both.
 
-    `file` is buffered, and closed at the end. `colour` gives each connection its own.
+    `file` is buffered, and closed at the end. With `colour`, each connection has its own.
 
     The simulator gives its own world: `clock` returns seconds, and `sockets` and `selectors` are
     its classes. `kernel` returns figures of a socket. Places are named in the folders of `code`.
@@ -75,12 +75,12 @@ class Trace:
         self._loop = LoopTaps(self, tuple(selectors))
         self._taps = Taps(self, self._loop, tuple(sockets))
         self._seen: dict[str, Figures] = {}  # the figures as they were last told
-        self._last: Event | None = None  # is told when it is over
-        self._sleep: Event | None = None  # the last one, until something else is told
+        self._last: Event | None = None  # the latest event, written when the next one begins
+        self._sleep: Event | None = None  # the latest sleep, written before the next event
         self._printer: Printer | None = None
-        self.looks: dict[str, Look] = {}  # connections that are open
-        self.touched: dict[str, None] = {}  # those for whom something was done in this callback
-        self.timers: dict[Timer, tuple[str, str, float]] = {}  # whose, what for, and when
+        self.looks: dict[str, Look] = {}  # the open connections
+        self.touched: dict[str, None] = {}  # the connections of this callback
+        self.timers: dict[Timer, tuple[str, str, float]] = {}  # connection, purpose, time
 
     def __enter__(self) -> Self:
         if self._lines:
@@ -110,7 +110,7 @@ class Trace:
         self._undo.callback(*((setattr, owner, name, own) if own else (delattr, owner, name)))
 
     def name(self, sock: object) -> str:
-        """Whose socket that is: a connection, or nobody's."""
+        """The name of the connection that a socket belongs to, or an empty text."""
         return self._loop.name(sock)
 
     # Telling
@@ -207,7 +207,7 @@ class Trace:
             self._seen[event.track] = self._seen[event.track] | figures
 
     def _wake(self) -> None:
-        """Tells the last sleep, which is over now."""
+        """Writes the last sleep, which is over now."""
         if self._sleep is not None:
             sleep, self._sleep = self._sleep, None
             sleep.now["slept"] = round(sleep.lasted or 0, 1)

@@ -55,7 +55,7 @@ def in_full(entry: Entry, width: int) -> str:
         usual, here = told(way)
         path, line, name = place(way.handled)
         parts.append(textwrap.fill(scene(way), 100))
-        left = ["What is usually written", "", *sources(way.naive.items()).splitlines()]
+        left = ["The usual code:", "", *sources(way.naive.items()).splitlines()]
         handled = resolve_name(way.handled) if isinstance(way.handled, str) else way.handled
         right = [f"Here: {path}:{line}", "", *sources([(name, handled)]).splitlines()]
         left += ["", *textwrap.wrap(f"=> {usual}", 80)]
@@ -76,10 +76,10 @@ def beside(left: list[str], right: list[str], width: int) -> str:
 def main() -> int:
     """Runs; 1 if an entry is not what it says."""
     parser = argparse.ArgumentParser(prog="make pitfalls", description=__doc__)
-    parser.add_argument("number", type=int, nargs="?", help="the one to tell in full")
+    parser.add_argument("number", type=int, nargs="?", help="the pitfall to show in full")
     attempts = parser.add_mutually_exclusive_group()
     attempts.add_argument(
-        "--start", type=Path, metavar="FILE", help="write a file to begin with: the usual code"
+        "--start", type=Path, metavar="FILE", help="write the usual code to a file"
     )
     attempts.add_argument(
         "--try", type=Path, metavar="FILE", dest="attempt", help="say whether that file holds"
@@ -88,19 +88,19 @@ def main() -> int:
         "--replay", type=Path, metavar="FILE", help="write a page that shows both codes, in step"
     )
     attempts.add_argument(
-        "--gallery", type=Path, metavar="FOLDER", help="write such pages of those that teach most"
+        "--gallery", type=Path, metavar="FOLDER", help="write such pages of ten pitfalls"
     )
     parser.add_argument("--all", action="store_true", help="write those of all others, too")
     options = parser.parse_args()
     number = options.number
     if number is None and (options.start or options.attempt or options.replay):
-        parser.error("of which pitfall? Say it with N=")
+        parser.error("which pitfall? Name it with N=")
     entries = gallery()
     if number is not None:
         entries = [entry for entry in entries if entry.number == number]
         if not entries:
             parser.error(f"there is no pitfall {number}")
-    logging.getLogger("kv").addHandler(logging.NullHandler())  # it is the code that is to be seen
+    logging.getLogger("kv").addHandler(logging.NullHandler())  # the log would only distract
     if options.start:
         return write(entries[0], options.start)
     if options.attempt:

@@ -1,8 +1,8 @@
-"""Pitfalls as exercises: a file to begin with, and whether what it has become holds.
+"""Pitfalls as exercises: a file to start with, and a check of what the learner made of it.
 
-The file has what is usually written, under the same names, and the learner betters it. Then the
-scenario of the pitfall runs with the functions of that file in place of this project's own, as it
-does with the usual ones in the gallery. Nothing in `kv/` is touched.
+The file has the usual code, under the same names, and the learner changes it. Then the scenario of
+the pitfall runs with the functions of that file in place of this project's own. In the gallery it
+runs with the usual code in the same way. The files in `kv/` are not touched.
 """
 
 import ast
@@ -19,12 +19,13 @@ from typing import Any
 from .gallery import Entry
 from .pitfall import Failure, Pitfall, mistakes
 
-#: Seconds after which an attempt is taken for hanging.
+#: Seconds after which an attempt counts as hanging.
 PATIENCE = 3.0
+NO_CODE = "pitfall {} has no usual code: there is only an explanation"
 
 
 def ways(entry: Entry) -> list[type[Pitfall]]:
-    """Those that have code to better."""
+    """The ways that have usual code."""
     return [way for way in entry.ways if way.naive]
 
 
@@ -54,7 +55,7 @@ def start(entry: Entry) -> str:
         "#",
         comment(entry.situation),
         "#",
-        "# Better what is below, which is what is usually written. Then:",
+        "# Below is the usual code. Change it so that it holds. Then:",
         f"#     make pitfalls N={entry.number} TRY=this file",
     ]
     parts = ["\n".join(head)]
@@ -70,7 +71,7 @@ def comment(text: str) -> str:
 
 
 def usual(way: type[Pitfall], tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """For each name that is replaced: what it is, and what is usually written."""
+    """For each name that is replaced: what it is, and the usual code."""
     (body,) = (
         node.body
         for node in tree.body
@@ -160,9 +161,9 @@ def shown(error: BaseException, module: Any) -> str:
 
 
 def write(entry: Entry, path: Path) -> int:
-    """Writes the file to begin with; 1 if that cannot be done."""
+    """Writes the file to start with. Returns 1 if that is not possible."""
     if not ways(entry):
-        print(f"pitfall {entry.number} is explained, and has no code to better", file=sys.stderr)
+        print(NO_CODE.format(entry.number), file=sys.stderr)
         return 1
     try:
         with open(path, "x") as file:
@@ -170,15 +171,15 @@ def write(entry: Entry, path: Path) -> int:
     except OSError as error:
         print(f"{path}: {error.strerror}", file=sys.stderr)
         return 1
-    print(f"{path} has what is usually written. Better it, and then:")
+    print(f"{path} has the usual code. Make it hold, and then:")
     print(f"make pitfalls N={entry.number} TRY={path}")
     return 0
 
 
 def mark(entry: Entry, path: Path) -> int:
-    """Says whether the learner's file holds; 1 if not."""
+    """Says whether the learner's file holds. Returns 1 if not."""
     if not ways(entry):
-        print(f"pitfall {entry.number} is explained, and has no code to better", file=sys.stderr)
+        print(NO_CODE.format(entry.number), file=sys.stderr)
         return 1
     try:
         module = load(path)

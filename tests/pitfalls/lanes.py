@@ -1,4 +1,4 @@
-"""A pitfall happens twice on one page: with what is usually written, and with this project's code.
+"""A pitfall happens twice on one page: with the usual code, and with this project's code.
 
     make pitfalls N=22 REPLAY=page.html
     make gallery                              ten of them, in the folder `gallery`
@@ -42,14 +42,14 @@ body {{ font: 16px/1.5 system-ui; max-width: 44em; margin: 2em auto; padding: 0 
 dt {{ font-weight: bold; margin-top: 1em; }}
 </style>
 <h1>Pitfalls, step by step</h1>
-<p>Each page shows one scenario twice: on the left with what is usually written, on the right with
-this project's code.</p>
+<p>Each page shows one scenario twice: on the left with the usual code, on the right with this
+project's code.</p>
 <dl>{}</dl>
 """
 CLOCK = house.Clock.__init__
-#: The events of a lane that are shown. Who spins or hangs makes more, and no others.
+#: The most events of a lane that are shown. A program that spins makes more, but no new ones.
 MOST = 6000
-#: Those that teach most.
+#: The pitfalls in the gallery.
 GALLERY = (22, 8, 6, 1, 3, 4, 7, 12, 16, 24)
 
 
@@ -181,7 +181,7 @@ def page_of(entry: Entry, way: type[Pitfall], source: str = "") -> str:
     usual = lane("The usual code", pitfall, pitfall.fails)
     found = moment(way.wrong, usual.events)
     usual.wrong, usual.because = found, f"It goes wrong: {way.usually}"
-    here = lane("This project's code", pitfall, pitfall.holds)
+    here = lane("Our code", pitfall, pitfall.holds)
     return page(f"{entry.number}. {entry.title}", [usual, here], scene(way), source)
 
 

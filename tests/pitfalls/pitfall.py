@@ -35,11 +35,11 @@ class Pitfall:
     shown: ClassVar[str] = "r"
     #: What happens with the usual code, as the end of "What is usually written: …".
     usually: ClassVar[str] = ""
-    #: Where in a trace of that it is seen to go wrong (see `moments.py`); or why it is not seen.
+    #: How a trace shows where it goes wrong (see `moments.py`), or why no trace does.
     wrong: ClassVar[Any] = None
     unseen: ClassVar[str] = "no code falls into it where a test could see that"
-    #: The function or method, or where there is none the name ("kv.net.stream.KERNEL_BUFFER"),
-    #: in which it is handled.
+    #: The function or method that handles the pitfall, or the name of a constant that does
+    #: ("kv.net.tcp.KERNEL_BUFFER").
     handled: ClassVar[Any] = None
     #: What is usually written: dotted name -> what to put there instead, while the scenario runs.
     naive: ClassVar[dict[str, Any]] = {}
@@ -49,11 +49,11 @@ class Pitfall:
     patience: ClassVar[float] = 5.0
 
     def scenario(self) -> str:
-        """Says in one sentence what happened; raises `Failure` if that is the pitfall."""
+        """Returns a sentence that says what happened. Raises `Failure` if that is the pitfall."""
         raise NotImplementedError
 
     def run(self, instead: dict[str, Any], patience: float) -> str:
-        """Runs the scenario, with what is in `instead` in place of what has those dotted names."""
+        """Runs the scenario. The names in `instead` are replaced by their values meanwhile."""
         with contextlib.ExitStack() as stack:
             for name, replacement in instead.items():
                 stack.enter_context(mock.patch(name, replacement))
@@ -69,7 +69,7 @@ class Pitfall:
         raise AssertionError(f"the usual code did not fail: {held}")
 
     def holds(self) -> str:
-        """Runs the scenario as things are; what happened."""
+        """Runs the scenario with this project's code. Returns what happened."""
         return self.run({}, patience(2))
 
     def test_what_is_usually_written_fails(self) -> None:
@@ -83,7 +83,7 @@ class Pitfall:
 
 @contextlib.contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Interrupts what hangs, a system call that blocks included, with a `Failure` that says so."""
+    """Interrupts code that hangs, also in a system call that blocks, with a `Failure`."""
 
     def interrupt(_number: int, frame: FrameType | None) -> None:
         while frame and not OURS.search(frame.f_code.co_filename):
@@ -119,7 +119,7 @@ def mistakes() -> Iterator[list[BaseException]]:
 
 
 def place(handled: Any) -> tuple[str, int, str]:
-    """The file, the line and the name of what `handled` of a pitfall is."""
+    """The file, the line and the name of the `handled` of a pitfall."""
     if isinstance(handled, str):
         module, _, name = handled.rpartition(".")
     else:

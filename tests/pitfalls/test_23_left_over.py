@@ -25,7 +25,7 @@ def await_turn(self: Stream) -> None:
 class TestLeftOver(Pitfall):
     """A client sends 150 commands at once, and waits."""
 
-    usually = "replies never come, and nothing is wrong"
+    usually = "replies never come, and there is no error"
     wrong = forgotten
     handled = Stream._look_ahead
     naive = {"kv.net.stream.Stream._await_turn": await_turn}

@@ -35,7 +35,7 @@ def take(self: Tls, octets: bytes) -> bytes:
 class TestPending(Pitfall):
     """A client sends 150 commands in one record, and waits."""
 
-    usually = "a part of the replies never comes, and nothing is wrong"
+    usually = "a part of the replies never comes, and there is no error"
     wrong = never("^#1 message GET", times=150)
     handled = Tls.received
     naive = {"kv.net.tls.Tls._take": take}

@@ -110,4 +110,4 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
 
 def test_a_pitfall_has_to_be_named(tmp_path: Path) -> None:
     done = make_pitfalls(f"--start={tmp_path / 'mine.py'}")
-    assert done.returncode == 2 and "Say it with N=" in done.stderr
+    assert done.returncode == 2 and "Name it with N=" in done.stderr

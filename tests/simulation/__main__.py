@@ -26,7 +26,7 @@ PORTION = 50
 
 
 def outcome(seed: int) -> Result | str:
-    """What came of a seed: its figures, or what went wrong."""
+    """The result of a seed: its figures, or what went wrong."""
     try:
         return run(seed)
     except (Exception, Failure) as error:
@@ -49,7 +49,7 @@ def outcomes(seeds: range, jobs: int) -> Iterator[Result | str]:
 
 
 def replay(seed: int, wishes: list[Wish]) -> int:
-    """Runs one seed, with what else is to happen, and prints its trace."""
+    """Runs one seed, with the added events, and prints its trace."""
     trace: list[str] = []
     try:
         result = run(seed, trace, lambda world: [wish.begin(world) for wish in wishes])
@@ -63,7 +63,7 @@ def replay(seed: int, wishes: list[Wish]) -> int:
 
 
 def summary(results: Iterable[Result], seconds: float = float("inf")) -> str:
-    """One line of figures about `results`, which took so many real seconds."""
+    """One line of figures about `results`, which took `seconds` of real time."""
     results = list(results)
     turns = sum(result.turns for result in results)
     rate = ""
@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the first (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--seed", type=int, help="run only this one, and print what happens")
-    parser.add_argument("--with", dest="wishes", default="", help="what is to happen besides")
+    parser.add_argument("--with", dest="wishes", default="", help="events to add")
     parser.add_argument("--replay", type=Path, help="file for a page that shows it step by step")
     options = parser.parse_args()
     if options.seed is not None:
@@ -105,7 +105,7 @@ def main() -> int:
         print(wrong or f"{options.replay} shows {title}")
         return bool(wrong)
     if options.wishes or options.replay is not None:
-        parser.error("of which history? Say it with --seed")
+        parser.error("which history? Name it with --seed")
     seeds = range(options.start, options.start + options.seeds)
     began = time.monotonic()
     results: list[Result] = []

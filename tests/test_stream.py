@@ -1,0 +1,265 @@
+"""A stream alone: lines, turns and back-pressure, with a socket that gives what the test wants."""
+
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+from test_reactor import Clock, FakeSelector
+from test_transport import RESET, WOULD_BLOCK, Sock
+
+from kv.net import tcp
+from kv.net.directions import Deadline
+from kv.net.owner import Limits, Stalled
+from kv.net.patience import Patience
+from kv.net.reactor import READ, WRITE, Reactor
+from kv.net.stream import Stream
+from kv.net.turns import Turns
+
+
+class Owner:
+    """Takes `takes` lines at a time, each a unit of work, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.takes = 1000
+        self.told: list[Any] = []
+        self.budget = 0
+
+    def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
+        self.budget = budget
+        taken = [line for _, line in zip(range(self.takes), lines, strict=False)]
+        self.told.append(b" ".join(taken))
+        return len(taken)
+
+    def closed(self, error: Exception | None, ours: bool) -> None:
+        self.told.append((error, ours))
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda: self.told.append(name)
+
+
+class Bench:
+    """One stream on a bench: `events` come in one turn of its loop."""
+
+    def __init__(self, **limits: int) -> None:
+        self.clock = Clock()
+        self.selector = FakeSelector(self.clock)
+        self.reactor = Reactor(self.selector, self.clock)  # type: ignore[arg-type]
+        self.turns = Turns(self.reactor, quantum=10, budget=100, unsent_limit=8000)
+        self.owner = Owner()
+        self.sock: Any = Sock()
+        self.sock.recv.side_effect = WOULD_BLOCK
+        self.sock.send.side_effect = lambda octets, _: len(octets)
+        self.sock.fileno.return_value = 0  # which is a descriptor like any other
+        self.sock.close.side_effect = lambda: self.sock.fileno.configure_mock(return_value=-1)
+        chosen = Limits(**{"line_size": 50, "high_water": 500, "low_water": 100, **limits})
+        self.stream = Stream(self.reactor, self.sock, self.owner, chosen, self.turns)
+
+    def turn(self, events: int = 0) -> None:
+        """One turn, in which the kernel reports `events`."""
+        wanted, _ = self.selector.registered.get(self.sock, (0, None))
+        if events & wanted:
+            self.selector.batches = [[self.selector.event(self.sock, events & wanted)]]
+        self.reactor.call_soon(lambda: None)
+        self.reactor.turn()
+
+    def receive(self, *pieces: bytes | Exception) -> None:
+        """The kernel has these, one a `recv`, and says so once for each."""
+        for piece in pieces:
+            self.sock.recv.side_effect = [piece, WOULD_BLOCK]
+            self.turn(READ)
+
+    @property
+    def asked(self) -> int:
+        """How many octets the last `recv` was to give."""
+        size: int = self.sock.recv.call_args.args[0]
+        return size
+
+    @property
+    def interest(self) -> int:
+        return self.selector.registered.get(self.sock, (0, None))[0]
+
+
+@pytest.fixture(autouse=True)
+def kernel() -> Iterator[mock.Mock]:
+    """`kernel.return_value` octets are not acknowledged."""
+    with (
+        mock.patch.object(tcp, "unacknowledged", return_value=0) as held,
+        mock.patch.object(tcp, "prepare"),
+    ):
+        yield held
+
+
+def test_the_first_end_is_the_one_that_is_told() -> None:
+    for end in ("abort", "leave"):
+        bench, first = Bench(), Stalled("first")
+        getattr(bench.stream, end)(first)
+        bench.stream.abort(None)
+        bench.stream.leave(RESET)
+        bench.turn()
+        bench.turn()
+        assert bench.owner.told == [(first, False)]
+        bench.sock.close.assert_called_once_with()
+
+
+def test_what_tls_adds_to_the_plaintext_counts_as_work_once() -> None:
+    bench = Bench()
+    bench.stream.transport.overhead = 40
+    bench.receive(b"one\n")
+    assert bench.owner.budget == 10 and bench.turns.left == 100 - 20 - 1
+    bench.receive(b"two\n")
+    assert bench.turns.left == 100 - 1
+
+
+@pytest.mark.parametrize(
+    ("others", "asked", "taken"), [(0, 1000, 64), (1, 999, 20), (4000, 500, 11), (7999, 50, 1)]
+)
+def test_less_is_read_and_handed_over_while_others_leave_much_unsent(
+    others: int, asked: int, taken: int
+) -> None:
+    bench = Bench(read_size=1000, high_water=4000)
+    bench.turns.unsent = others  # of 8,000; of the rest an eighth is this one's room
+    bench.receive(b"x\n" * 64)
+    assert bench.asked == asked and bench.owner.told == [lines(taken)]
+    assert bench.interest == (READ if taken == 64 else 0)
+    bench.turns.unsent = 0
+    bench.turn()
+    assert bench.owner.told[1:] == [lines(64 - taken)][: taken < 64]
+    assert bench.interest == READ
+
+
+@pytest.mark.parametrize(
+    ("high_water", "unsent", "taken"), [(500, 0, 11), (500, 460, 1), (4000, 460, 64)]
+)
+def test_no_more_lines_are_handed_over_than_replies_fit_below_the_high_water_mark(
+    high_water: int, unsent: int, taken: int
+) -> None:
+    bench = Bench(high_water=high_water, low_water=100)
+    bench.sock.send.side_effect = WOULD_BLOCK
+    bench.stream.write(b"r" * unsent)
+    bench.turn()
+    bench.turns.unsent = 0
+    bench.receive(b"x\n" * 64)
+    assert bench.owner.told[0] == lines(taken)
+
+
+def test_a_peer_is_held_up_above_the_high_water_mark_until_the_low_one() -> None:
+    bench = Bench()
+    bench.sock.send.side_effect = WOULD_BLOCK
+    for octets, told, interest in [
+        (500, [], READ | WRITE),
+        (1, ["held_up"], WRITE),
+        (9, [], WRITE),
+    ]:
+        bench.owner.told.clear()
+        bench.stream.write(b"r" * octets)
+        bench.turn()
+        assert (bench.owner.told, bench.interest) == (told, interest)
+        assert bench.turns.unsent == bench.stream.unsent
+    for taken, told, interest in [
+        (409, [], WRITE),
+        (1, [], READ | WRITE),
+        (100, ["drained"], READ),
+    ]:
+        bench.owner.told.clear()
+        bench.sock.send.side_effect = [taken, WOULD_BLOCK]
+        bench.turn(WRITE)
+        assert (bench.owner.told, bench.interest) == (told, interest)
+        assert bench.turns.unsent == bench.stream.unsent
+
+
+def lines(count: int) -> bytes:
+    return b" ".join([b"x"] * count)
+
+
+def test_who_was_ready_too_late_reads_in_its_turn_and_asks_for_no_readiness_before() -> None:
+    bench = Bench()
+    spent = [True]
+    bench.reactor.each_turn(lambda: spent and setattr(bench.turns, "left", 0 * spent.pop()))
+    bench.receive(b"one\n")
+    assert bench.owner.told == [] and bench.interest == 0
+    bench.turn()
+    assert bench.owner.told == [b"one"] and bench.interest == READ
+
+
+@pytest.mark.parametrize(("call", "told"), [("finish", "end_received"), ("close", (None, False))])
+def test_a_peer_that_goes_on_sending_is_read_up_to_a_bound(call: str, told: Any) -> None:
+    bench = Bench(linger_size=20)
+    bench.sock.recv.side_effect = lambda _: b"ten octet\n"
+    getattr(bench.stream, call)()
+    for _ in range(10):
+        bench.turn(READ)
+        if told in bench.owner.told:
+            break
+    assert bench.stream.transport.received == 20 and bench.owner.told[-1] == told
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_while_the_owner_waits_no_readiness_is_asked_for(inside: bool) -> None:
+    bench = Bench()
+    if inside:  # in the middle of a call of the stream's
+        bench.owner.lines_received = lambda lines, _: (list(lines), bench.stream.wait(), 1)[-1]
+        bench.receive(b"one\n")
+    else:
+        bench.stream.wait()
+        bench.turn()
+    assert bench.interest == 0
+    bench.stream.go_on()
+    bench.turn()
+    assert bench.interest == READ
+
+
+# --- patience ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("due", "took_at", "looks"),
+    [
+        (Deadline.STALL, None, [15, 30, 45, 60]),
+        (Deadline.STALL, 30, [15, 30, 45, 60, 75, 90]),  # a minute from when that was seen
+        (Deadline.STALL, 59, [15, 30, 45, 60, 75, 90, 105, 120]),
+        (Deadline.LINGER, None, [2]),
+        (Deadline.LINGER, 1, [2, 4]),
+    ],
+)
+def test_a_peer_that_takes_nothing_for_so_long_is_waited_for_no_more(
+    due: Deadline, took_at: float | None, looks: list[float]
+) -> None:
+    bench, looked, over = Bench(), [], []
+    began = bench.clock.now
+    transport: Any = mock.Mock()
+    transport.acknowledged = lambda: (
+        5 + (took_at is not None and bench.clock.now >= began + took_at)
+    )
+
+    def look() -> None:
+        looked.append(bench.clock.now - began)
+        over.append(patience.is_over())
+
+    patience = Patience(due, bench.reactor, transport, Limits(), look)
+    while not any(over):
+        bench.reactor.turn()
+    assert looked == looks and bench.reactor.timers.live == 0
+
+
+def test_whether_all_is_delivered_is_looked_at_often_and_not_for_longer_than_a_stall() -> None:
+    bench = Bench()
+    looked: list[float] = []
+    transport: Any = mock.Mock(**{"acknowledged.return_value": 0})
+    limits = Limits(stall_timeout=0.25)
+    patience = Patience(
+        Deadline.DELIVERY, bench.reactor, transport, limits, lambda: looked.append(0)
+    )
+    began = bench.clock.now
+    for delay, over in [(0.1, False), (0.2, False), (0.25, True)]:
+        bench.reactor.turn()
+        assert bench.clock.now - began == pytest.approx(delay)
+        assert patience.is_over() == over
+    assert len(looked) == 3
+
+
+def test_a_patience_that_is_cancelled_looks_no_more() -> None:
+    bench = Bench()
+    transport: Any = mock.Mock(**{"acknowledged.return_value": 0})
+    Patience(Deadline.STALL, bench.reactor, transport, Limits(), list).cancel()
+    assert bench.reactor.timers.live == 0
