@@ -100,7 +100,16 @@ def test_in_a_terminal_the_client_ends_by_itself(fake: FakeServer, name: str) ->
     assert status == 3 and said in text
 
 
-def test_a_server_that_answers_and_takes_nothing_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("closes", "reason"),
+    [
+        (False, "the server took nothing of what is sent to it for 10 s"),
+        (True, "the server closed the connection"),  # which is told at once
+    ],
+)
+def test_a_server_that_answers_and_takes_nothing_is_left(
+    tmp_path: Path, closes: bool, reason: str
+) -> None:
     """No reply is owed, but what was sent is not taken: something is owed all the same."""
     script = tmp_path / "script"
     script.write_text("GET x\n" * 100_000)  # 9 MB when sealed: more than all buffers hold
@@ -116,13 +125,16 @@ def test_a_server_that_answers_and_takes_nothing_is_left(tmp_path: Path) -> None
                 server.reply(*["here"] * len(owed))
                 turn(shell, lambda last=answered: shell._order.answered == last)
                 os.read(output.source, 65536)
-            shell._reactor.time.now += 10.0  # type: ignore[attr-defined]
+            if closes:
+                server.half_close()
+            else:
+                shell._reactor.time.now += 10.0  # type: ignore[attr-defined]
             turn(shell, lambda: shell._status)
         said = os.read(notices.source, 1000).decode()
     assert shell._status == 3
     assert said == (
-        "connection lost: the server took nothing of what is sent to it for 10 s;"
-        f" line {answered} was the last that was answered, none after it were sent\n"
+        f"connection lost: {reason}; line {answered} was the last that was answered,"
+        " none after it were sent\n"
     )
 
 
