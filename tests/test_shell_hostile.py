@@ -17,6 +17,8 @@ from test_shell_pipe import Client
 from test_shell_terminal import Terminal
 from wire import KEY, OTHER_KEY
 
+from kv.shell import Shell
+
 Behaviour = Callable[[Conversation], object]
 
 
@@ -136,6 +138,42 @@ def test_a_server_that_answers_and_takes_nothing_is_left(
         f"connection lost: {reason}; line {answered} was the last that was answered,"
         " none after it were sent\n"
     )
+
+
+def test_no_time_runs_while_the_output_is_not_read(tmp_path: Path) -> None:
+    """Whoever holds the server up cannot complain that it does not come to an end."""
+    script = tmp_path / "script"
+    script.write_text("GET x\n")
+    with (
+        script.open("rb") as source,
+        Pipe() as output,
+        Pipe() as notices,
+        bounded(patience()),
+        client(source.fileno(), output.sink, notices.sink, raw=True) as (shell, server),
+    ):
+        turned(shell)
+        assert server.read_text() == "GET x"
+        replies = 0
+        while not shell._link._held:
+            server.reply(*["v" * 265] * 50)
+            replies += 50
+            turned(shell)
+        shell._reactor.time.now += 100.0  # type: ignore[attr-defined]
+        turned(shell)
+        assert shell._status is None
+        server.half_close()
+        lines = 0
+        while lines < replies:
+            turned(shell)
+            lines += os.read(output.source, 65536).count(b"\n")
+        turn(shell, lambda: shell._status is not None)
+    assert shell._status == 0
+
+
+def turned(shell: Shell) -> None:
+    """Ten turns of the loop, which never sleeps."""
+    for _ in range(10):
+        shell._reactor.turn()
 
 
 def test_a_flood_of_replies_to_a_raw_client_waits_until_they_are_read(fake: FakeServer) -> None:
