@@ -266,13 +266,20 @@ def test_a_reader_that_has_left_is_an_error_and_the_rest_is_dropped(
     run_until(reactor, lambda: idle(reactor))
 
 
-def test_a_full_disk_is_an_error(reactor: Reactor) -> None:
-    with open("/dev/full", "wb", buffering=0) as full:
+def test_after_a_full_disk_nothing_is_written_even_if_there_is_room_again(
+    reactor: Reactor, tmp_path: Path
+) -> None:
+    """Or there would be a hole in the output, and nobody would know where."""
+    path = tmp_path / "out"
+    with open("/dev/full", "wb", buffering=0) as full, path.open("wb") as roomy:
         calls: list[bool] = []
         output = Output(reactor, full.fileno(), lambda: calls.append(True))
         output.write(b"x\n")
         run_until(reactor, lambda: calls)
-    assert output.error is not None and output.error.errno == errno.ENOSPC
+        assert output.error is not None and output.error.errno == errno.ENOSPC
+        os.dup2(roomy.fileno(), full.fileno())
+        output.write(b"y\n")
+    assert path.read_bytes() == b""
 
 
 def test_a_regular_file_takes_everything_at_once(reactor: Reactor, tmp_path: Path) -> None:
