@@ -13,6 +13,8 @@ from kv.net.reactor import READ, WRITE
 class Incoming(Enum):
     """What becomes of the octets that the peer sends."""
 
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
+
     OPEN = "lines are handed over"
     DRAINING = "lines that have arrived are handed over"
     DISCARDING = "octets are read and thrown away"
@@ -21,6 +23,8 @@ class Incoming(Enum):
 
 class Outgoing(Enum):
     """What becomes of the octets that are written."""
+
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
 
     OPEN = "octets are sent"
     FINISHING = "what is unsent is sent, then FIN"
@@ -38,6 +42,8 @@ class Hold(Flag):
 
 class Event(Enum):
     """What happens to a connection."""
+
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
 
     # what the owner does
     WRITE = "write"
