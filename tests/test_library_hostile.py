@@ -40,12 +40,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
-@pytest.fixture
 def client(fake: FakeServer) -> Iterator[Callable[..., Client]]:
     """`client(behaviour)` connects to a server that then does as `behaviour` says."""
     made: list[Client] = []

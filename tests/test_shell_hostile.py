@@ -4,7 +4,7 @@ Whatever they do, the client ends by itself, within its time-out, with a sentenc
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from fake import Conversation, FakeServer
@@ -62,12 +62,6 @@ HOSTILE: dict[str, tuple[Behaviour, str]] = {
 def timeout(said: str) -> tuple[str, ...]:
     """Options for a client that has to say so: what is not about the time has all of it."""
     return ("--timeout", "0.5") if "0.5 s" in said else ()
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 @pytest.mark.parametrize("name", HOSTILE)
