@@ -805,19 +805,6 @@ def test_a_server_whose_key_line_is_none_is_left_and_is_status_3(
     assert "not one of 512 bits" in notices
 
 
-def test_a_server_that_never_replies_is_left_after_the_timeout_with_status_3(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start("--timeout", "0.5", port=fake.port)
-    conversation = fake.accept().connect()
-    client.type("GET x\n")
-    assert conversation.read_text() == "GET x"
-    assert client.wait() == 3
-    out, notices, _ = client.end()
-    assert out == ""
-    assert "did not reply for 0.5 s" in notices and notices.count("\n") == 1
-
-
 def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
     """In this process, its clock moved by hand: nothing is typed for a year."""
     with (
