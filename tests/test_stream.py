@@ -109,6 +109,12 @@ def test_what_tls_adds_to_the_plaintext_counts_as_work_once() -> None:
     assert bench.owner.budget == 10 and bench.turns.left == 100 - 20 - 1
     bench.receive(b"two\n")
     assert bench.turns.left == 100 - 1
+    bench.owner.told.clear()
+    bench.stream.transport.overhead = 200  # all the work of this turn: the lines wait for another
+    bench.receive(b"three\n")
+    assert bench.owner.told == [] and bench.interest == 0
+    bench.turn()
+    assert bench.owner.told == [b"three"] and bench.interest == READ
 
 
 @pytest.mark.parametrize(
