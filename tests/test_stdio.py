@@ -551,17 +551,18 @@ def test_the_count_goes_on_if_there_is_room_for_nothing_but_itself(
 def test_what_is_said_of_peers_is_bounded_each_second_and_the_rest_counted(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 7.0
-    monkeypatch.setattr("kv.net.log.time", SimpleNamespace(monotonic=lambda: now))
+    seconds = [7.0]
+    monkeypatch.setattr("kv.net.log.time", SimpleNamespace(monotonic=lambda: seconds[-1]))
     monkeypatch.setattr("kv.net.log.MOST", 2)
     handler = LogHandler(pipe.sink)
-    for now, count, said in [
+    for second, count, said in [
         (7.0, 2, ["x", "x"]),
         (7.9, 3, []),
         (8.0, 1, ["... and 3 more about peers in one second", "x"]),
         (8.5, 1, ["x"]),
         (9.0, 1002, ["x", "x"]),
     ]:
+        seconds.append(second)
         for _ in range(count):
             handler.emit(logging.LogRecord(PEERS, logging.INFO, "", 0, "x", (), None))
         lines = pipe.drain().decode().splitlines()

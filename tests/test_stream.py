@@ -102,6 +102,16 @@ def test_the_first_end_is_the_one_that_is_told() -> None:
         bench.sock.close.assert_called_once_with()
 
 
+def test_when_both_directions_have_ended_the_socket_is_closed() -> None:
+    bench = Bench()
+    bench.receive(b"one\n", b"")
+    assert bench.owner.told == [b"one", "end_received"] and bench.interest == 0
+    bench.stream.close()
+    bench.turn()
+    assert bench.owner.told[2:] == [(None, False)]
+    bench.sock.close.assert_called_once_with()
+
+
 def test_what_tls_adds_to_the_plaintext_counts_as_work_once() -> None:
     bench = Bench()
     bench.stream.transport.overhead = 40
