@@ -585,9 +585,14 @@ def test_closing_gives_the_signals_back() -> None:
     reactor.on_signal(signal.SIGUSR1, lambda: None)
     reactor.on_signal(signal.SIGUSR2, lambda: None)
     assert signal_state() != before
+    ends = [reactor._bell, *(key.fileobj for key in reactor._selector.get_map().values())]
+    assert [end.getblocking() for end in ends] == [False, False]  # whoever rings must not wait
     reactor.close()
     assert signal_state() == before
     assert len(os.listdir("/dev/fd")) == descriptors  # noqa: PTH208
+    handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    reactor.close()  # what others have set since is theirs
+    assert signal.signal(signal.SIGUSR1, handler) is signal.SIG_IGN
 
 
 def test_a_reactor_without_signals_leaves_them_alone() -> None:
