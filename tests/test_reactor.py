@@ -501,6 +501,15 @@ def test_a_stop_before_the_run_is_not_forgotten(reactor: Reactor, selector: Fake
     assert selector.timeouts == [0]
 
 
+def test_turns_are_counted_and_the_longest_is_told_without_its_sleep(
+    reactor: Reactor, clock: Clock
+) -> None:
+    for sleep, work in [(5, 1), (5, 3), (5, 2)]:
+        reactor.call_later(sleep, lambda work=work: setattr(clock, "now", clock.now + work))
+        reactor.turn()
+    assert (reactor.turns, reactor.longest_turn) == (3, 3)
+
+
 @pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("where", ["ready", "timer", "deferred"])
 def test_what_a_callback_raises_ends_the_loop(
