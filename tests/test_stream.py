@@ -10,7 +10,7 @@ from test_transport import RESET, WOULD_BLOCK, Sock
 
 from kv.net import tcp
 from kv.net.directions import Deadline
-from kv.net.owner import Limits, Stalled
+from kv.net.owner import DELIVERY, Limits, Stalled
 from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
 from kv.net.stream import Stream
@@ -223,6 +223,23 @@ def test_while_the_owner_waits_no_readiness_is_asked_for(inside: bool) -> None:
     bench.stream.go_on()
     bench.turn()
     assert bench.interest == READ
+
+
+@pytest.mark.parametrize(("held", "told"), [(1, None), (2, RESET)])
+def test_a_reset_while_the_kernel_delivers_is_an_error_if_the_peer_lacks_anything(
+    kernel: mock.Mock, held: int, told: Exception | None
+) -> None:
+    bench = Bench()
+    bench.receive(b"")
+    kernel.return_value = held  # FIN counts as one
+    bench.stream.close()
+    bench.turn()
+    with mock.patch.object(tcp, "failure", side_effect=[None, RESET]):
+        for expected in (["end_received"], ["end_received", (told, False)]):
+            bench.clock.now += DELIVERY
+            bench.turn()
+            bench.turn()
+            assert bench.owner.told == expected
 
 
 # --- patience ---------------------------------------------------------------------------------
