@@ -2,9 +2,9 @@
 
     python -m tests.bench [--quick] [--json FILE]
 
-What is compared is the reactor. Every server here answers with the same protocol core, in a
-process of its own; one load generator drives them, taking turns within each round, so that
-whatever else the machine does meets all of them alike. In the order of reading:
+This compares reactors. Every server here answers with the same protocol core, in a process of its
+own. One load generator drives them. In each round they take turns, so that a busy machine disturbs
+all of them alike. In the order of reading:
 
     servers.py  the real server and its competitors, each in a process of its own
     lines.py    messages, sealed before anything is measured
@@ -16,8 +16,8 @@ whatever else the machine does meets all of them alike. In the order of reading:
     report.py   the table, the chart, the JSON
     __main__.py the command line, and the order in which all that happens
 
-Two rates are given for everything. *By the clock* is what a client sees; it is the slower of
-server and load generator, and a generator in Python is often the slower one. *Per CPU second* is
-what a second of the server's processor time buys, however long it waited for the generator, and
-is what to compare. Needs Linux, for epoll and for the CPU clock of another process.
+There are two rates for everything. *By the clock* is what a client sees. The slower of server and
+load generator decides it, and a generator in Python is often the slower one. *Per CPU second* is
+what a second of the server's processor time buys, however long the server waited. Compare that one.
+The benchmark needs Linux, for epoll and for the CPU clock of another process.
 """

@@ -1,7 +1,7 @@
 """The caller's end: what `Client.pipeline()` makes of one key, in the client's own process.
 
-A line that was sealed once is remembered, so asking for the same keys again costs no arithmetic;
-new commands cost one private-key operation for each block, and that is the limit.
+The client remembers sealed lines, so asking for the same keys again costs no arithmetic. A new
+command costs one private-key operation for each block, and that is the limit.
 """
 
 import time

@@ -1,13 +1,12 @@
 """The load generator, as cheap per message as Python allows.
 
-One thread, one epoll; `os.read` and `os.write` on bare descriptors. What to send is a slice of
-lines that were sealed beforehand, what comes back is checked by counting its LFs; a connection's
-last reply in each measurement is opened afterwards and compared with the text it must be, so a
-server that skipped or swapped a reply would be found out.
+One thread, one epoll; `os.read` and `os.write` on bare descriptors. The generator sends lines that
+were sealed beforehand, and counts the LFs in what comes back. After each measurement, it opens each
+connection's last reply and compares the text. So it notices if a server skips or swaps a reply.
 
-Each connection sends a batch, waits for all its replies, and sends the next: with fifty
-connections the server is never idle for want of messages. (Topping up after every reply would be
-truer to some clients, but the server's turns would then be as small as ours.)
+Each connection sends a batch, waits for all its replies, and sends the next. With fifty
+connections the server always has messages. (Some clients send more after every reply. But then the
+server's turns would be as small as the generator's.)
 """
 
 import functools

@@ -1,8 +1,8 @@
 """What is measured: the rows of the table, and how one is made.
 
-A row is measured in several rounds. In each round every server has its turn, after a measurement
-of the bare arithmetic, and what a server is compared with is what was measured in the same round;
-then the median over the rounds is taken. A machine that slows down for a while slows all alike.
+A row is measured in several rounds. Each round first measures the bare arithmetic, and then every
+server. A server is compared with the others in the same round, and the table shows the median over
+the rounds. A machine that slows down for a while slows all alike.
 
 *Cold* is a new line each time: no connection sends a line twice in the whole run. *Hot* is a few
 lines again and again. All lines and replies are of one block.

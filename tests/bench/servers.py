@@ -2,9 +2,9 @@
 
     python -m tests.bench.servers NAME [--tls]      serves on a free port, which it prints
 
-The competitors are as small as people write them. Framing is right and replies are, too; what
-makes a server fit to be left alone (limits, deadlines, fairness, a polite close) they leave out,
-and are the faster for it. The table says so.
+The competitors are as small as people write them. Their framing and their replies are right. They
+leave out limits, deadlines, fairness and a polite close, which makes them faster. The table says
+so.
 """
 
 import asyncio

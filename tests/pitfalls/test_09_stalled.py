@@ -30,7 +30,7 @@ def acknowledged(self: Transport) -> int:
 
 
 class TestStalled(Pitfall):
-    """A client takes 1 KiB a second of what it is owed; whoever takes nothing for 10 s must go."""
+    """A client takes 1 KiB a second of its replies. One that takes nothing for 10 s is dropped."""
 
     usually = "an honest reader that is slow is dropped"
     wrong = loses

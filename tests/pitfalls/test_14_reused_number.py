@@ -2,7 +2,7 @@
 
 A selector returns a batch of events, and the loop handles one after the other. An early one may
 close a connection that a later one is about. The next descriptor gets the lowest free number. So
-when the later event's turn comes, its number may belong to somebody else.
+when the later event's turn comes, its number may stand for another connection.
 
 Closing without unregistering has a second effect. `epoll` forgets a closed descriptor by itself, so
 nothing happens at first. But `selectors` keeps its own list, and refuses the next socket with that

@@ -5,7 +5,7 @@ closing at once looks fair. But the client sees a reset, and cannot tell "come b
 crash. While many try, the server is busy with turning them away.
 
 The kernel has a queue for this. A client that is not accepted waits there, believes itself
-connected, and gets in when somebody leaves. So it is enough not to call `accept`. The listener must
+connected, and gets in when another leaves. So it is enough not to call `accept`. The listener must
 not be watched either: a waiting client makes it readable all the time.
 
 What one sees: clients are reset when the server is full, or a full server uses 100 % CPU. What a
@@ -35,7 +35,7 @@ def accepted(self: Server, sock: socket.socket, address: Address) -> None:
 class TestLimit(Pitfall):
     """Five clients come to a server for two; as each is done, it leaves."""
 
-    usually = "whoever comes when it is full is thrown out"
+    usually = "a client that comes when it is full is thrown out"
     wrong = without("ready: listener read", " accept ")
     handled = Server._accepted
     naive = {"kv.server.Server._accepted": accepted}

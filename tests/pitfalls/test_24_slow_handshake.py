@@ -1,8 +1,8 @@
 """A peer that says one octet a second
 
 A connection costs a descriptor from the moment it is accepted. Somebody who makes a thousand and
-says nothing has a thousand descriptors. A time-out on each `recv` is the usual answer: it ends
-whoever is silent. But a client that sends one octet now and then is never silent for long
+says nothing has a thousand descriptors. A time-out on each `recv` is the usual answer: it drops a
+client that is silent. But a client that sends one octet now and then is never silent for long
 ("Slowloris"). It keeps its place for ever, at the price of one packet a minute. So the deadline
 must not be for the silence. It has to be for the whole handshake, from accepting to its end.
 

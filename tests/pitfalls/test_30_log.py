@@ -1,6 +1,6 @@
 """The log goes to a pipe that is full, or to a peer
 
-Standard error is whatever the program was given. A pipe holds 64 KiB on Linux. When its reader
+Standard error may be a pipe, which holds 64 KiB on Linux. When its reader
 pauses (`2>&1 | less`), the write that finds it full waits. The whole loop waits with it, until a
 person presses a key. Developers watch their logs, so theirs never fills.
 
@@ -48,7 +48,7 @@ def emit(self: LogHandler, record: logging.LogRecord) -> None:
 class TestFull(Pitfall):
     """The log is a full pipe that nobody reads; one client breaks the protocol, another asks."""
 
-    usually = "the whole server waits for whoever reads the log"
+    usually = "the whole server waits for the reader of the log"
     wrong = never("^#1 message GET")
     handled = LogHandler.emit
     naive = {"kv.net.log.LogHandler.emit": emit}

@@ -98,7 +98,7 @@ def read_on(self: Input, wanted: bool) -> None:
 class TestRegularFile(Pitfall):
     """The input is a file of three lines."""
 
-    usually = "a traceback for whoever says `< script`"
+    usually = "a script that comes with `< script` gets a traceback"
     unseen = "it ends before the loop turns"
     handled = Input.read_on
     naive = {"kv.net.stdio.Input.read_on": read_on}

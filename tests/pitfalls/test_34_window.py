@@ -22,7 +22,7 @@ from .pitfall import Failure, Pitfall
 class TestWindow(Pitfall):
     """A script of 400 commands, and a server that answers none of them."""
 
-    usually = "whatever can be read is sealed, sent and remembered"
+    usually = "every command that can be read is sealed, sent and remembered"
     wrong = seen("^#1 command", times=66)
     handled = Link.room
     naive = {"kv.link.WINDOW": 1_000_000_000, "kv.link.UNSENT": 1_000_000_000}

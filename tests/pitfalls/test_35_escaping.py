@@ -2,9 +2,9 @@
 
 A terminal obeys what it is sent. ESC and a few characters change its title, clear it, or hide what
 follows. CR goes back to the beginning of the line, to write over it. A client id or a value is a
-text of the peer's choice. `print` and `logging` pass it on as it is, and nobody's own tests have
-such a text. Somebody who means harm can make the log show what the server never said. Or they store
-a value that repaints the screen of whoever asks for it.
+text of the peer's choice. `print` and `logging` pass it on as it is, and usual tests have no such
+text. An attacker can make the log show what the server never said. Or the attacker stores a value
+that repaints the screen of the person who asks for it.
 
 What one sees: a terminal with strange colours, or log lines that are not true. What a bystander
 sees: the same strange text, if it reads the same log.

@@ -3,12 +3,12 @@
 `send` says what our own kernel has taken. The peer's kernel may have no room for it yet: then it
 waits in ours, for as long as it takes. A program that has sent everything is not done. If it now
 closes with an RST, our kernel drops what it still has. So does a close with unread input (12).
-Deadlines do that, and so does a stop: everything is sent, nobody answers, away with them. It is
-counted as a success.
+Deadlines do that, and so does a stop that closes every connection when everything is sent. The log
+calls it a success.
 
 What helps is to close without RST. The kernel goes on delivering, even after the process has ended.
-Whoever wants to know more asks the kernel what the peer has not acknowledged (SIOCOUTQ on Linux).
-And a stop that had to leave such a client says so.
+To know more, ask the kernel what the peer has not acknowledged (SIOCOUTQ on Linux). And when a stop
+has to leave such a client, say so.
 
 What one sees: at every restart a few slow clients lose the end of their replies, and the log says
 that all is well. What a bystander sees: nothing, as long as it reads fast itself.

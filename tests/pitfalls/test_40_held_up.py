@@ -1,12 +1,13 @@
 """A deadline that runs while we hold the peer up
 
-A deadline is for a peer that keeps us waiting. But who waits for whom? A client has asked for 3,000
-values, and reads them as fast as its line allows. We have stopped reading from it until it has
-taken some (8). So none of its messages is handled meanwhile, and its idle deadline sees silence. It
-drops a client that did everything right, for being slow at what we told it to do.
+A deadline is for a peer that keeps the server waiting. But who waits for whom? A client has asked
+for 3,000 values, and reads them as fast as its line allows. The server has stopped reading from it
+until it has taken some (8). So the server handles none of its messages, and the idle deadline sees
+silence. It drops a client that did everything right.
 
-Whoever sets a deadline has to say whose turn it is. While we owe the peer something, it is ours,
-and the deadline has to wait. A peer that does not even read has another deadline (9).
+Each deadline needs an answer to the question whose turn it is. While the server owes the client
+something, it is the server's turn, and the idle deadline has to wait. A client that does not even
+read has another deadline (9).
 
 What one sees: clients on slow lines are dropped as idle in the middle of a long reply. What a
 bystander sees: nothing; it happens to those who read slowly.
@@ -29,7 +30,7 @@ def idled(self: Connection) -> None:
 
 
 class TestHeldUp(Pitfall):
-    """Who is idle for 3 s is dropped. A client asks for 600 values, and reads 10 KB a second."""
+    """A client asks for 600 values, and reads 10 KB a second. The idle deadline is 3 s."""
 
     usually = "a client that reads all the time is dropped as idle"
     wrong = "^#1 close politely"

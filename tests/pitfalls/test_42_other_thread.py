@@ -3,14 +3,14 @@
 The loop belongs to one thread. Another one has a result for it, and puts a call into its queue. In
 Python `deque.append` is atomic, so this seems to be safe. But the loop looks at the queue before it
 sleeps, and then it sleeps. The call is made when something else is ready: at once under load,
-minutes later at night. And a loop that counts its queue and then empties it was not written for
-somebody who appends meanwhile.
+minutes later at night. And if the loop counts its queue and then empties it, another thread may
+append between the two.
 
 There is one way in from other threads: a queue of its own, and an octet through a socket that the
 loop watches. The mechanism is that of signals (41).
 
 What one sees: work that was handed over is done when the next client comes. What a bystander sees:
-a reply that comes late, and together with somebody else's.
+a reply that comes late, and together with another's.
 """
 
 import threading

@@ -3,7 +3,7 @@
 A call of a blocking client sends a command and waits for the reply. While it waits, other code
 runs: a second thread, a signal handler, a finaliser that the garbage collector calls. If that code
 uses the same client, it takes the first reply that comes, and that belongs to the first caller.
-Nothing fails. Both have a value, of somebody else's key.
+Nothing fails. Each gets the value of the other's key.
 
 A flag that is tested and then set does not help: there is a gap between the two, and the signal
 comes there.
@@ -33,10 +33,12 @@ def execute(self: Caller, commands: object) -> list[str]:
 class TestSignalHandler(Pitfall):
     """A signal handler asks for `two` while the call that asks for `one` awaits its reply."""
 
-    usually = "a caller gets the value of somebody else's key, or waits for ever"
+    usually = "a caller gets the value of another's key, or waits for ever"
     wrong = "^#1 command 'GET two'"
     handled = Caller.execute
     naive = {"kv.caller.Caller.execute": execute}
+
+    patience = 0.3
 
     def scenario(self) -> str:
         said: list[object] = []

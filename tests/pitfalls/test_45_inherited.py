@@ -1,11 +1,11 @@
-"""Signals: what a process inherits from whoever started it
+"""Signals: what a process inherits from its parent
 
 A new program starts with the signals of its parent. A blocked one stays blocked, and an ignored one
 ignored: only handlers are taken away by `exec`. Some supervisors and thread pools block signals and
 forget that. Then SIGTERM waits for ever, and only SIGKILL ends the server. The other way round,
 `nohup` has SIGHUP ignored, and a shell without job control has SIGINT ignored for what it starts
-with `&`. The usual `signal.signal(SIGINT, stop)` undoes that, and Ctrl-C for somebody else ends the
-server, too.
+with `&`. The usual `signal.signal(SIGINT, stop)` undoes that, and a Ctrl-C for another program ends
+the server, too.
 
 And SIGHUP, which comes when the terminal goes, ends a process at once if nobody handles it.
 
@@ -89,7 +89,7 @@ def as_they_are(reactor: Reactor, stop: Callable[[int], Any], tell: Callable[[],
 
 
 class TestBlocked(Pitfall):
-    """Whoever starts the server has SIGTERM blocked; then SIGTERM comes."""
+    """The parent of the server has SIGTERM blocked; then SIGTERM comes."""
 
     usually = "nothing but SIGKILL ends it"
     wrong = "^loop sleep until somebody comes; ready: nobody"
@@ -110,9 +110,9 @@ def all_of_them(reactor: Reactor, stop: Callable[[int], Any], tell: Callable[[],
 
 
 class TestIgnored(Pitfall):
-    """Whoever starts the server has SIGINT ignored; then SIGINT comes, and after it SIGTERM."""
+    """The parent of the server has SIGINT ignored; then SIGINT comes, and after it SIGTERM."""
 
-    usually = "somebody else's Ctrl-C ends it"
+    usually = "a Ctrl-C for another program ends it"
     wrong = never("timer lambda", times=2)
     handled = take_signals
     naive = {"kv.process.take_signals": all_of_them}

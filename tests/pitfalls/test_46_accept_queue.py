@@ -5,7 +5,7 @@ come. The kernel has shaken hands with them, and they wait in the queue. What th
 acknowledged, so to them the server has it. Closing the listening socket resets them all. During a
 restart under load that may be hundreds, and the server does not even know their number.
 
-So a graceful stop first accepts whoever is in the queue, as far as there are descriptors. It
+So a graceful stop first accepts the connections in the queue, while there are descriptors. It
 answers what they have sent, and closes after that. What it cannot answer in time is counted.
 
 What one sees: a few `Connection reset by peer` at every restart, of a server that ends gracefully.
@@ -30,7 +30,7 @@ def finish(self: Listener, done: Callback) -> None:
 class TestAcceptQueue(Pitfall):
     """20 clients have connected and sent their commands; the server is told to stop."""
 
-    usually = "whoever was not accepted yet is reset"
+    usually = "a client that was not accepted yet is reset"
     wrong = never(" accept ")
     handled = Listener.finish
     naive = {"kv.net.listener.Listener.finish": finish}

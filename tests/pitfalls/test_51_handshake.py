@@ -1,15 +1,15 @@
 """A handshake in the accept loop
 
 `context.wrap_socket(listener)` is the usual way to have a server with TLS. Its `accept` does the
-whole handshake before it returns. Whoever connects and says nothing, then stops everybody: nobody
-else is accepted, and no client is served. A handshake is several messages of a peer that may be
+whole handshake before it returns. So a client that connects and says nothing stops the server: no
+other client is accepted or served. A handshake is several messages of a peer that may be
 slow, so it belongs in the loop, like everything else that peers say. It costs about 30 times what a
 command does, so it has to count as work (26, 38). And it has a deadline (24), because a handshake
 that is half finished holds memory: OpenSSL sets aside what a peer says that it is going to send.
 
 What one sees: the server stands still, and goes on when one client leaves. Or it grows by 100 KiB
-for each client that has said nine octets. What a bystander sees: no reply, for as long as somebody
-else takes to shake hands.
+for each client that has said nine octets. What a bystander sees: no reply, for as long as another
+client's handshake takes.
 """
 
 import os

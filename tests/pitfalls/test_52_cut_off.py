@@ -3,13 +3,13 @@
 FIN says "that was all", and anybody on the way can forge one. TLS therefore has a record of its own
 that says so: `close_notify`. If FIN comes without it, the connection was cut off, and what came
 last may not be all. `SSLSocket.recv` hides that by default (`suppress_ragged_eofs=True`): it
-returns `b""`, as after a proper end. The other half is to say close_notify oneself, before one's
-own FIN: `SSLSocket.close` does not. In TLS 1.3 it ends one direction only, like FIN, so half-close
+returns `b""`, as after a proper end. The other half: send your own close_notify before your FIN,
+which `SSLSocket.close` does not do. In TLS 1.3 it ends one direction only, like FIN, so half-close
 (3) works as it does without TLS. `unwrap` cannot do that, as it waits for the other side's.
 
 What one sees: a file, or a script's output, that is shorter than it was, and no error. Or peers
-that complain: "unexpected EOF while reading". What a bystander sees: nothing; it happens between
-two peers and whoever is on the way between them.
+that complain: "unexpected EOF while reading". What a bystander sees: nothing. Only one connection
+is affected.
 """
 
 import socket

@@ -4,15 +4,14 @@ Everything here obeys one rule: the only sources of change are the seed's random
 calls that the server makes. There is no real clock, no iteration over a set, no `id()`; so one
 seed is one history.
 
-Time. `now` moves in two places only: in `Selector.select`, which sleeps until the next event of
-the simulated world or the timeout, whichever comes first, and by a few microseconds of `cost` in
-each system call, in worlds that have that. An hour without traffic therefore costs nothing.
+Time. `now` moves in two places only. `Selector.select` moves it to the next event of the simulated
+world or to the timeout, whichever is first. In some worlds, each system call moves it by a few
+microseconds of `cost`. So an hour without traffic costs nothing.
 
-What a kernel may do, it will do here, within what POSIX allows: wake late or for no reason, report
-a batch in any order, mention a descriptor twice in a batch as kqueue does (and so mention one that
-the first mention made the server close), and give a closed descriptor's number, always the lowest
-free one, to the next that asks. What a kernel would refuse, is an error in the server here: the
-first `Failure` ends the world.
+This kernel does everything that POSIX allows. It wakes late or for no reason, and reports a batch
+in any order. It names a descriptor twice in a batch, as kqueue does, even if the server has closed
+it in between. It gives the lowest free number, which is often a closed descriptor's, to the next
+that asks. What a kernel would refuse is an error in the server: the first `Failure` ends the world.
 """
 
 import errno

@@ -1,13 +1,13 @@
 """What the server should say: its words, its keys, and a model of it that is a plain dict.
 
-The model has no network, no reactor and no RSA. It is told, message by message, what the server
-is about to handle and by whom, and says what the reply must be. It shares with the server the
-order in which messages of different clients are handled (any order is right, but the account of
-memory makes it visible) and the two charges of `kv.protocol.store`; nothing else.
+The model has no network, no reactor and no RSA. It gets each message that the server is going to
+handle, with its client, and says what the reply must be. It has two things in common with the
+server. One is the order of different clients' messages: any order is right, but it shows in the
+account of memory. The other is the two charges of `kv.protocol.store`.
 
-Sealing is a pure function of key and octets, and RSA is nine tenths of what the server does; so
-this module remembers sealed and opened lines, and the simulated server is given keys that do, too
-(`quick_rsa`). Nothing that one world does can be seen in the next through that.
+Sealing is a pure function of key and octets, and RSA is nine tenths of the server's work. So this
+module remembers sealed and opened lines, and the simulated server's keys do, too (`quick_rsa`). No
+world can see through that what another one did.
 """
 
 import functools

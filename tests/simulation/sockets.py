@@ -5,8 +5,8 @@ What is modelled, because servers have been wrong about it:
 - buffers are bounded, and a full one stops the sender (flow control);
 - a socket is blocking until told otherwise, and a blocking call would here sleep for ever;
 - readiness is a hint, counts are short, `accept` fails in a dozen ways;
-- closing with unread input, or data for a socket that is closed, makes the kernel send RST; a RST
-  destroys whatever the receiving side has not read and the sending side has not delivered;
+- closing with unread input, or data for a closed socket, makes the kernel send RST;
+- a RST destroys what the receiver has not read, and what the sender's kernel has not delivered;
 - SO_LINGER with 0 seconds turns `close` into RST;
 - a connection can die while it waits to be accepted.
 """
