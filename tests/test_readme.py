@@ -151,7 +151,7 @@ def test_no_sentence_has_more_than_thirty_words(page: str) -> None:
 @pytest.mark.parametrize("entry", gallery(), ids=lambda entry: str(entry.number))
 def test_a_pitfall_is_told_in_short_sentences_and_says_what_one_sees(entry: Entry) -> None:
     assert not [s for s in sentences(entry.situation) if len(s.split()) > 30]
-    assert "\n\nWhat one sees: " in entry.situation
+    assert "\n\nWhat you see: " in entry.situation
 
 
 def test_the_front_page_is_read_in_five_minutes() -> None:
