@@ -50,12 +50,21 @@ class Selector(selectors.DefaultSelector):
 
     asked = 0
     idle = 0
+    bound: float | None = None  # seconds that the last sleep could have taken
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(0)
         self.asked += 1
+        self.bound = timeout
         self.idle = 0 if ready or timeout == 0 else self.idle + 1
         return ready
+
+
+class Dozing(selectors.DefaultSelector):
+    """Sleeps, but never long, because the clock may have been moved meanwhile."""
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        return super().select(0.005 if timeout is None else min(timeout, 0.005))
 
 
 def unacknowledged(sock: socket.socket) -> int | None:

@@ -3,6 +3,7 @@
 import doctest
 import math
 import re
+import select
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import Server
 from fake import Conversation, FakeServer
+from house import Clock, Dozing
 from patience import patience
 from pitfalls.pitfall import bounded
 from wire import KEY as SERVER_KEY
@@ -22,6 +24,7 @@ from wire import LONGEST_TEXT, OTHER_KEY, Peer, bad_key_lines, bad_lines, new_id
 import kv.client
 from kv import Client, ConnectRefused, PrivateKey, PutRefused, Refused, TextError, Violation
 from kv.link import WINDOW
+from kv.net.reactor import Reactor
 
 KEY = PrivateKey.generate()
 LONGEST_KEY = LONGEST_TEXT - len("DELETE ")
@@ -68,6 +71,20 @@ class Fake:
     def join(self) -> None:
         """Waits for the behaviours to come to their ends."""
         self.server.join()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What clients go by: their time passes when a test says so."""
+    clock = Clock()
+    monkeypatch.setattr("kv.caller.Reactor", lambda: Reactor(Dozing(), clock))
+    return clock
+
+
+def until_it_speaks(conversation: Conversation, clock: Clock) -> None:
+    """Lets time pass until the client sends something, or has given up."""
+    while not select.select([conversation.socket], [], [], 0.01)[0]:
+        clock.now += 1
 
 
 @pytest.fixture
@@ -350,42 +367,52 @@ def test_a_host_that_is_none_is_an_os_error(host: str) -> None:
     assert str(caught.value)
 
 
-def test_a_server_that_does_not_reply_is_a_timeout_error(fake: Fake) -> None:
-    client = fake(lambda conversation: conversation.read_to_end(), timeout=0.2)
-    with pytest.raises(TimeoutError, match=r"0\.2 s"):
+def test_a_server_that_does_not_reply_is_a_timeout_error(fake: Fake, clock: Clock) -> None:
+    def mute(conversation: Conversation) -> None:
+        conversation.read_text()
+        until_it_speaks(conversation, clock)
+
+    client = fake(mute, timeout=10)
+    with pytest.raises(TimeoutError, match="10 s"):
         client.get("x")
     assert_closed(client)
 
 
 @pytest.mark.parametrize("stage", ["key", "CONNECT"])
 def test_a_server_that_does_not_let_it_in_is_a_timeout_error(
-    client: MakeClient, stage: str
+    client: MakeClient, clock: Clock, stage: str
 ) -> None:
     def mute(conversation: Conversation) -> None:
         if stage == "CONNECT":
-            conversation.handshake()
-        conversation.drain()
+            conversation.handshake().read_text()
+        else:
+            conversation.read_line()
+        until_it_speaks(conversation, clock)
 
     with FakeServer() as server:
         server.behave(mute)
-        with pytest.raises(TimeoutError, match=r"0\.2 s"):
-            client(port=server.port, timeout=0.2)
+        with pytest.raises(TimeoutError, match="10 s"):
+            client(port=server.port, timeout=10)
 
 
-def test_the_timeout_is_the_time_without_a_reply_and_not_that_of_the_whole(fake: Fake) -> None:
+def test_the_timeout_is_the_time_without_a_reply_and_not_that_of_the_whole(
+    fake: Fake, clock: Clock
+) -> None:
     """Three replies, each after more than half the time-out: together they take twice of it."""
 
     def slow(conversation: Conversation) -> None:
-        texts = conversation.read_texts(3)
-        for text in texts:
-            assert not threading.Event().wait(0.3)
-            conversation.reply(text)
+        conversation.read_texts(WINDOW)
+        for _ in range(3):
+            clock.now += 6
+            conversation.reply("slow")
+            conversation.read_text()  # the client has seen it, and asks for one more
+        conversation.reply(*["rest"] * WINDOW)
         conversation.serve()
 
-    pipeline = fake(slow, timeout=0.5).pipeline()
-    for number in range(3):
+    pipeline = fake(slow, timeout=10).pipeline()
+    for number in range(WINDOW + 3):
         pipeline.get(str(number))
-    assert pipeline.execute() == [f"GET {number}" for number in range(3)]
+    assert pipeline.execute() == ["slow"] * 3 + ["rest"] * WINDOW
 
 
 @pytest.mark.parametrize(
@@ -543,7 +570,7 @@ def test_a_refused_put_in_a_pipeline_is_false_and_the_rest_goes_on(fake: Fake) -
 
 
 def test_a_pipeline_sends_many_commands_ahead_of_their_replies_but_only_so_many(
-    fake: Fake,
+    fake: Fake, clock: Clock
 ) -> None:
     """Ten replies, then silence until the client gives up: the window has moved on by ten."""
     texts: list[str] = []
@@ -552,10 +579,12 @@ def test_a_pipeline_sends_many_commands_ahead_of_their_replies_but_only_so_many(
         texts.extend(conversation.read_texts(WINDOW))
         for _ in range(10):
             conversation.reply("here")
+        texts.extend(conversation.read_texts(10))
+        until_it_speaks(conversation, clock)
         texts.extend(conversation.read_to_end())
 
-    pipeline = fake(fall_silent, timeout=0.5).pipeline()
-    for number in range(10_000):
+    pipeline = fake(fall_silent, timeout=10).pipeline()
+    for number in range(WINDOW + 100):
         pipeline.get(str(number))
     with pytest.raises(TimeoutError):
         pipeline.execute()

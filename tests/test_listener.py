@@ -27,7 +27,7 @@ class Bench:
         self.selector = FakeSelector(self.clock)
         self.reactor = Reactor(self.selector, self.clock)  # type: ignore[arg-type]
         self.queue: list[Any] = []
-        self.sock: Any = mock.Mock(**{"fileno.return_value": 7, "accept.side_effect": self.accept})
+        self.sock: Any = mock.Mock(**{"fileno.return_value": 0, "accept.side_effect": self.accept})
         self.sock.close.side_effect = lambda: self.sock.fileno.configure_mock(return_value=-1)
         self.accepted: list[Any] = []
         self.listener = Listener(self.reactor, self.sock, lambda sock, _: self.take(sock))

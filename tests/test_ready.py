@@ -5,13 +5,17 @@ What is counted is private-key operations.
 
 import itertools
 import tracemalloc
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
+from kv.protocol import ready, recent
 from kv.protocol.cipher import PrivateKey, work
 from kv.protocol.conversation import ServerConversation, Service
 from kv.protocol.messages import FIXED_REPLIES, Wire
-from kv.protocol.ready import REMEMBERED, SHARE, TABLES, cost
+from kv.protocol.ready import REMEMBERED, SHARE, TABLES, Answers, Memory, cost
+from kv.protocol.recent import ENTRY, Recent
 from kv.protocol.store import Store
 
 CLIENT = PrivateKey.generate()
@@ -173,13 +177,16 @@ def test_a_violation_leaves_the_replies_to_earlier_lines(service: Service) -> No
     assert conversation.work >= 3
 
 
-def test_an_error_of_our_own_closes_the_conversation_too(
+def test_an_error_of_our_own_leaves_the_session_to_whoever_counts_it(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversation = talk(service, "CONNECT alice", "PUT a", "1")
+    line("GET a")  # sealed by the client while it can be
     monkeypatch.setattr(PrivateKey, "_seal_block", lambda *_: 1 / 0)
     with pytest.raises(ArithmeticError):
         say(conversation, "GET a")
+    assert len(service.store) == 1
+    conversation.close()
     assert len(service.store) == 0
 
 
@@ -278,3 +285,78 @@ def test_with_thousands_of_greedy_sessions_everybody_elses_hot_values_stay_hot()
         for other in itertools.islice(greedy, 100):
             other.session.answers.keep("more", b"more %d" % round_, b"x" * 88)
     assert key.count == 0
+
+
+# --- the account, to the octet ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capacity", "sessions", "part"),
+    [(0, 0, 0), (1, 1, 1), (512, 0, 512), (512, 1, 512), (511, 1, 256), (1000, 2, 256)],
+)
+def test_a_part_is_a_power_of_two(capacity: int, sessions: int, part: int) -> None:
+    memory = Memory(capacity)
+    memory.sessions = sessions
+    assert memory.part() == part
+    assert memory.has_room(capacity) and not memory.has_room(capacity + 1)
+
+
+def test_no_part_is_larger_than_the_share() -> None:
+    assert SHARE // 2 < Memory(1 << 40).part() <= SHARE
+
+
+def keep(answers: Answers, key: str, octets: int) -> bool:
+    """Whether an answer that is charged so many octets is remembered."""
+    answers.keep(key, key.encode(), b"r" * (octets - cost(key, key.encode(), b"")))
+    return key.encode() in answers
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    """One of which a part is 2,048 octets, and a share 4,096."""
+    with mock.patch.object(ready, "SHARE", 4096):
+        made = Memory(4096)
+        made.sessions = 2
+        yield made
+
+
+def test_an_answer_must_be_smaller_than_a_part(memory: Memory) -> None:
+    answers = Answers(memory)
+    assert not keep(answers, "k", 2048 - TABLES) and memory.used == 0
+    assert keep(answers, "k", 2047 - TABLES)
+    assert answers.charged == memory.used == 2047 and memory.freed == 0
+    answers.forget("other")
+    assert answers
+    answers.forget("k")
+    assert (answers.charged, memory.used, memory.freed) == (0, 0, 2047)
+
+
+@pytest.mark.parametrize(
+    ("others", "before", "most"),
+    [(0, 3184, 4095), (1184, 2384, 2912), (2784, 1184, 2047)],  # a share; what is free; a part
+)
+def test_who_would_be_over_its_bound_forgets_all_before(
+    memory: Memory, others: int, before: int, most: int
+) -> None:
+    for octets, left in [(most - before, most), (most - before + 1, most - before + 1 + TABLES)]:
+        other, answers = Answers(memory), Answers(memory)
+        for each, total in ((other, others), (answers, before)):
+            while each.charged < total:
+                assert keep(each, str(each.charged), 400)
+            assert each.charged == total
+        assert keep(answers, "last", octets) and answers.charged == left
+        gave_back = others + left > 4096
+        assert other.charged == (0 if gave_back else others)
+        other.clear()
+        answers.clear()
+        assert memory.used == 0 and not any(memory._levels)
+
+
+def test_a_memory_of_results_is_emptied_when_it_is_full_to_the_octet() -> None:
+    results: Recent[str, str] = Recent()
+    with mock.patch.object(recent, "CAPACITY", 3 * (ENTRY + 5)):
+        for given in ("aa", "bb", "cc"):
+            assert results.keep(given, "old") == "old"
+        assert (len(results), results.charged) == (3, 3 * (ENTRY + 5))
+        assert results.keep("dd", "new") == "new"
+    assert (results, results.charged) == ({"dd": "new"}, ENTRY + 5)

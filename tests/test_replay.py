@@ -187,14 +187,14 @@ def test_a_click_on_the_strip_goes_there(browser: Browser, shown: Path) -> None:
         "(() => { const { strip, history } = page.lanes[0], at = history.steps.length >> 1;"
         " page.go(at); const step = history.steps[at], box = strip.canvas.getBoundingClientRect();"
         " const y = 17 + strip.row * (strip.rows.indexOf(step.who) + 0.5);"
-        " page.go(at - 1); return { x: box.x + strip.x(step.end), y: box.y + y, at }; })()"
+        " page.go(at - 1); return { x: box.x + strip.x(step.span[1]), y: box.y + y, at }; })()"
     )
     for kind in ("mousePressed", "mouseReleased"):
         where = {"x": spot["x"], "y": spot["y"], "button": "left", "clickCount": 1}
         browser.call("Input.dispatchMouseEvent", type=kind, **where)
     there = browser.evaluate(
         "(() => { const { strip, history } = page.lanes[0], step = history.steps[page.at];"
-        " return strip.canvas.getBoundingClientRect().x + strip.x(step.end); })()"
+        " return strip.canvas.getBoundingClientRect().x + strip.x(step.span[1]); })()"
     )
     assert abs(there - spot["x"]) <= 5  # pixels: steps can be closer to each other than that
 

@@ -1,6 +1,7 @@
 """`python -m kv client` as a script sees it: pipes, files, exit statuses, what is sent and when."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -18,10 +19,14 @@ import starts
 from conftest import ROOT, Server, wait_until
 from fake import FakeServer
 from patience import patience
+from pitfalls.in_process import Pipe, asked, turn
+from pitfalls.in_process import client as in_process
+from pitfalls.pitfall import bounded
 from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 
 from kv.link import WINDOW
 from kv.net.tcp import unacknowledged
+from kv.owner import loss
 
 MakePeer = Callable[..., Peer]
 
@@ -764,6 +769,30 @@ def test_a_loss_says_how_many_lines_were_answered_and_how_many_sent(
     assert notices[0].startswith("line 1: 'hello'") and len(notices) == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "connected", "greeted", "said"),
+    [
+        (OSError(errno.EPIPE, "Broken pipe"), True, True, "connection lost: the server went away"),
+        (OSError(errno.ECONNRESET, "reset"), True, True, "connection lost: reset"),
+        (OSError(errno.ECONNRESET, "reset"), False, False, "cannot connect: reset"),
+        (
+            OSError(errno.ECONNREFUSED, "refused"),
+            *(False, False, "cannot connect: refused; is the server running?"),
+        ),
+        (
+            ConnectionError("it closed"),
+            *(False, False, "cannot connect: it closed; does it use other --key-bits?"),
+        ),
+        (ConnectionError("it closed"), False, True, "cannot connect: it closed"),
+        (TimeoutError("no reply"), False, False, "cannot connect: no reply"),
+    ],
+)
+def test_why_there_is_no_connection_is_said_in_words(
+    error: OSError, connected: bool, greeted: bool, said: str
+) -> None:
+    assert loss(error, connected, greeted) == said
+
+
 def test_a_server_with_other_key_bits_is_hinted_at(
     start: Start, start_server: Callable[..., Server], run: Run
 ) -> None:
@@ -834,19 +863,24 @@ def test_a_server_that_never_replies_is_left_after_the_timeout_with_status_3(
     assert "did not reply for 0.5 s" in notices and notices.count("\n") == 1
 
 
-def test_a_client_that_awaits_nothing_has_no_timeout(start: Start, fake: FakeServer) -> None:
-    client = start("--timeout", "0.5", port=fake.port)
-    conversation = fake.accept().connect()
-    client.type("GET x\n")
-    conversation.read_text()
-    conversation.reply("here")
-    assert client.read_line() == "here\n"
-    with pytest.raises(subprocess.TimeoutExpired):
-        client.process.wait(0.6)  # nothing is typed for longer than the time-out
-    client.type("GET y\n")
-    conversation.read_text()
-    conversation.reply("there")
-    assert client.read_line() == "there\n"
+def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
+    """In this process, its clock moved by hand: nothing is typed for a year."""
+    with (
+        bounded(patience()),
+        Pipe() as typed,
+        Pipe() as replies,
+        Pipe() as notices,
+        in_process(typed.source, replies.sink, notices.sink) as (shell, server),
+    ):
+        for reply in (b"here", b"there"):
+            typed.write(b"GET x\n")
+            assert asked(shell, server) == "GET x"
+            server.reply(reply.decode())
+            turn(shell, lambda: select.select([replies.source], [], [], 0)[0])
+            assert os.read(replies.source, 100) == reply + b"\n"
+            shell._reactor.time.now += 365 * 86400
+            for _ in range(10):
+                shell._reactor.turn()
 
 
 # --- output that is full, closed, or on a full disk ------------------------------------------

@@ -50,7 +50,7 @@ class Bench:
         self.sock: Any = Sock()
         self.sock.recv.side_effect = WOULD_BLOCK
         self.sock.send.side_effect = lambda octets, _: len(octets)
-        self.sock.fileno.return_value = 7
+        self.sock.fileno.return_value = 0  # which is a descriptor like any other
         self.sock.close.side_effect = lambda: self.sock.fileno.configure_mock(return_value=-1)
         chosen = Limits(**{"line_size": 50, "high_water": 500, "low_water": 100, **limits})
         self.stream = Stream(self.reactor, self.sock, self.owner, chosen, self.turns)
@@ -180,6 +180,33 @@ def test_who_was_ready_too_late_reads_in_its_turn_and_asks_for_no_readiness_befo
     assert bench.owner.told == [] and bench.interest == 0
     bench.turn()
     assert bench.owner.told == [b"one"] and bench.interest == READ
+
+
+@pytest.mark.parametrize(("call", "told"), [("finish", "end_received"), ("close", (None, False))])
+def test_a_peer_that_goes_on_sending_is_read_up_to_a_bound(call: str, told: Any) -> None:
+    bench = Bench(linger_size=20)
+    bench.sock.recv.side_effect = lambda _: b"ten octet\n"
+    getattr(bench.stream, call)()
+    for _ in range(10):
+        bench.turn(READ)
+        if told in bench.owner.told:
+            break
+    assert bench.stream.transport.received == 20 and bench.owner.told[-1] == told
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_while_the_owner_waits_no_readiness_is_asked_for(inside: bool) -> None:
+    bench = Bench()
+    if inside:  # in the middle of a call of the stream's
+        bench.owner.lines_received = lambda lines, _: (list(lines), bench.stream.wait(), 1)[-1]
+        bench.receive(b"one\n")
+    else:
+        bench.stream.wait()
+        bench.turn()
+    assert bench.interest == 0
+    bench.stream.go_on()
+    bench.turn()
+    assert bench.interest == READ
 
 
 # --- patience ---------------------------------------------------------------------------------

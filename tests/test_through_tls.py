@@ -17,9 +17,8 @@ from certificates import SERVER
 from conftest import Server
 
 LEFT_OUT = {
-    # Who is not accepted shakes no hands; a crowd that does not is in `test_tls_server`.
+    # Who is not accepted shakes no hands.
     "test_without_descriptors_the_old_clients_go_on_the_loop_rests_and_new_ones_get_in_later",
-    "test_a_crowd_that_never_shakes_hands_is_gone_by_the_deadline",
     # OpenSSL's memory comes back in another order; `test_tls` shows that none is lost.
     "test_after_hundreds_of_clients_that_left_in_every_way_everything_is_as_before",
     # This one counts on a `send` that takes all or nothing.

@@ -25,6 +25,7 @@ from crafted import (
     Crafter,
     logging_context,
 )
+from house import house
 from patience import patience
 from test_interop import CONVERSATION, NODE, PROGRAMS, as_lines
 from tls_peer import TlsSocket, trusting
@@ -222,23 +223,6 @@ def test_a_forged_record_ends_the_session(tls_server: Server, talk: Callable[...
 # --- half-finished handshakes ------------------------------------------------------------------
 
 
-def test_a_crowd_that_never_shakes_hands_does_no_harm_and_is_gone_by_the_deadline(
-    start_server: StartServer,
-) -> None:
-    server = start_server(*OPTIONS, "--handshake-timeout", "2")
-    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
-    with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(Peer(server.port)) for _ in range(300)]
-        for number, client in enumerate(crowd):
-            client.send_raw(hello[: number % 12])
-        polite = stack.enter_context(TlsPeer(server.port))
-        polite.handshake().connect("polite")
-        for client in crowd:
-            assert client.read_to_end() == b""
-        assert polite.ask("GET x") == "GET: ERROR"
-    assert len(server.log_lines("no CONNECT: OK within 2 s")) > 0
-
-
 def test_one_octet_at_a_time_is_a_handshake_too(tls_server: Server) -> None:
     with TlsPeer(tls_server.port) as peer:
         tcp = peer.socket.tcp
@@ -275,6 +259,13 @@ def test_an_odd_client_is_one_line_in_the_log(tls_server: Server, octets: bytes,
         client.read_to_end()
         tls_server.wait_for_log(f"127.0.0.1:{client.port}: {why}")
         assert len(tls_server.log_lines(f":{client.port}: ")) == 1
+
+
+def test_to_open_a_record_may_take_all_that_is_left_of_a_turn() -> None:
+    with house(tls=True, budget=5) as h:
+        guests = [h.guest().connect(name) for name in ("alice", "bob", "carol")]
+        assert [guest.ask("GET a") for guest in guests] == [["GET: ERROR"]] * 3
+        assert not h.server.drops
 
 
 @CRAFTED

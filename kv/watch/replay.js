@@ -68,6 +68,7 @@ class Strip {
       over = Math.max(over, end);
     }
     this.whole = this.place(over) || 1;
+    for (const step of [...history.steps, ...this.gaps]) step.span = [this.place(step.start), this.place(step.end)];
     this.shown = Math.min(this.whole, Math.max(400, (12 * this.whole) / history.steps.at(-1).turn));
     canvas.addEventListener("click", (event) => go(this.stepAt(event)));
   }
@@ -78,11 +79,11 @@ class Strip {
     return here.at + ((time - here.time) * (next.at - here.at)) / (next.time - here.time || 1);
   }
 
-  x(time) { return 100 + ((this.place(time) - this.left) * (this.width - 104)) / this.shown; }
+  x(place) { return 100 + ((place - this.left) * (this.width - 104)) / this.shown; }
 
   stepAt({ offsetX, offsetY }) { // the nearest in that row
     const { past, steps } = this.history, who = this.rows[Math.floor((offsetY - 16) / this.row)];
-    const away = ([at]) => Math.abs(this.x(steps[at].end) - offsetX);
+    const away = ([at]) => Math.abs(this.x(steps[at].span[1]) - offsetX);
     return (past.get(who) ?? past.get("loop")).reduce((one, two) => (away(one) < away(two) ? one : two))[0];
   }
 
@@ -93,14 +94,13 @@ class Strip {
     canvas.style.height = `${height + 2}px`; // and the border
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
     Object.assign(pen, { font: `${Math.min(12, this.row)}px system-ui`, textBaseline: "middle" }).scale(ratio, ratio);
-    const now = this.place(steps[at].end) - this.left;
+    const [, end] = steps[at].span, now = end - this.left;
     if (now < 0.03 * this.shown || now > 0.97 * this.shown) this.left += now - 0.2 * this.shown;
     this.left = Math.max(0, Math.min(this.left, this.whole - this.shown));
     for (const gap of this.gaps) this.shape(pen, gap, 16, colours);
-    let label = 0, i = at;
-    while (i > 0 && this.x(steps[i].end) > 60) i -= 1;
-    for (; i < steps.length && this.x(steps[i].start) < width; i += 1) {
-      const row = rows.indexOf(steps[i].who), x = this.x(steps[i].end);
+    let label = 0, i = Math.max(0, upTo(steps, this.left - 0.05 * this.shown, (step) => step.span[1]));
+    for (; i < steps.length && this.x(steps[i].span[0]) < width; i += 1) {
+      const row = rows.indexOf(steps[i].who), x = this.x(steps[i].span[1]);
       if (row >= 0) this.shape(pen, steps[i], 16 + this.row * row, colours);
       if (steps[i].verb !== "sleep" || x < label || x > width - 50) continue;
       pen.fillStyle = colours.ink;
@@ -108,8 +108,8 @@ class Strip {
       label = x + 60; // the next label is not before here
     }
     pen.fillStyle = colours.mark;
-    pen.fillRect(this.x(steps[at].end) - 1, 0, 2, height - 18);
-    pen.fillText("▼", this.x(steps[at].end) - 5, 5);
+    pen.fillRect(this.x(end) - 1, 0, 2, height - 18);
+    pen.fillText("▼", this.x(end) - 5, 5);
     pen.clearRect(0, 0, 96, height);
     pen.fillStyle = colours.ink;
     rows.forEach((who, row) => pen.fillText(this.history.label(who), 6, 16 + this.row * (row + 0.5), 88));
@@ -118,7 +118,7 @@ class Strip {
     pen.fillText(`${duration(unit)} of work`, 106 + long, height - 9);
   }
 
-  shape(pen, { verb, start, end, lasted, idle }, y, colours) {
+  shape(pen, { verb, span: [start, end], lasted, idle }, y, colours) {
     const x = this.x(start), wide = Math.max(1, this.x(end) - x), high = this.row - 2;
     const [top, share, sign] = (Object.hasOwn(SHAPES, verb) && SHAPES[verb]) || [0.2, 0.6];
     pen.fillStyle = colours[verb] ?? colours.other;

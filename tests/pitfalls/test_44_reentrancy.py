@@ -38,6 +38,8 @@ class TestSignalHandler(Pitfall):
     handled = Caller.execute
     naive = {"kv.caller.Caller.execute": execute}
 
+    patience = 0.3
+
     def scenario(self) -> str:
         said: list[object] = []
 

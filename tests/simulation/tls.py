@@ -140,9 +140,9 @@ class ServerTls(Tls):
         octets = super().pending()
         if self.owner is None:
             return octets
-        self.owner.watch.worked(max(0, self._beside + len(octets)) // OCTETS_A_UNIT)
+        self.owner.watch.opened(max(0, self._beside + len(octets)) // OCTETS_A_UNIT)
         self._beside = 0
-        if self.owner.stream.outgoing in (Outgoing.OPEN, Outgoing.FINISHING):
+        if self.owner.stream.transport.outgoing in (Outgoing.OPEN, Outgoing.FINISHING):
             self.made += len(octets)
         return octets
 

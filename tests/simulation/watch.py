@@ -47,6 +47,7 @@ class Watch:
         self.short = [0, 0]  # how many a stop cut short: at least, and at the most
         self._queued: list[Socket] = []  # who waited to be accepted when the stop began
         self._work = [-1, 0, 0, 0]  # turn, units of work in it; messages, reads beyond its budget
+        self._opening = 0  # units of work that it took to open what was read last
         self._account = (-1, 0)  # messages handled and connections ended, when it was last added up
 
     def between_turns(self) -> None:
@@ -66,9 +67,10 @@ class Watch:
     def begins_work(self, allowed: int) -> None:
         """A turn's work is bounded in total: nobody is allowed more than what is left of it.
 
-        If nothing is left when the queue's part of the turn begins, one message is served.
+        If nothing is left when the queue's part of the turn begins, one message is served. What is
+        allowed was decided before the lines were read and opened.
         """
-        done, beyond = self._this_turn(), self._work[2]
+        done, beyond = self._this_turn() - self._opening, self._work[2]
         left = self.settings.budget - done
         if allowed > max(1, left) or (left <= 0 and beyond):
             raise Failure(f"{allowed} units of work more in a turn in which {done} are done")
@@ -76,6 +78,7 @@ class Watch:
 
     def begins_opening(self) -> None:
         """To open what was read is work: once there is none left of this turn, one may do it."""
+        self._opening = 0
         if self._this_turn() >= self.settings.budget:
             self._work[3] += 1
             if self._work[3] > 1:
@@ -83,15 +86,21 @@ class Watch:
                     f"octets are opened in a turn in which {self._work[1]} units are done"
                 )
 
+    def opened(self, done: int) -> None:
+        """To open what was read took so many units of work."""
+        self._opening = done
+        self._work[1] += done
+
     def worked(self, done: int) -> None:
         """So many units of work were done."""
-        self._this_turn()
+        self._opening = 0
         self._work[1] += done
 
     def _this_turn(self) -> int:
         """The units of work done in this turn."""
         if self._work[0] != self.kernel.selector.turns:
             self._work = [self.kernel.selector.turns, 0, 0, 0]
+            self._opening = 0
         return self._work[1]
 
     def gone(self, connection: WatchedConnection) -> None:

@@ -68,7 +68,7 @@ class WatchedConnection(kv.connection.Connection):
         self._backlog = False  # replies were unsent between two turns, and `drained` has not come
         self._in_call = ""
         super().__init__(server, sock, address)
-        self.tls: ServerTls | None = self.stream.tls  # type: ignore[assignment]
+        self.tls: ServerTls | None = self.stream.transport.tls  # type: ignore[assignment]
         if self.tls is not None:
             self.tls.owner = self
         self.watch.connections[self] = None
@@ -397,6 +397,8 @@ class WatchedConnection(kv.connection.Connection):
             self.disturb("its connection was lost")
         elif self.was_left:
             pass
+        elif self.tls is not None and self.end_seen and sim.dead:
+            self.disturb("it left without waiting for close_notify")
         elif sim.told:
             raise Failure(f"{name}: nobody is told that its connection was lost")
         elif self.unsent or not (self.end_seen or sim.end_seen):
@@ -412,8 +414,6 @@ class WatchedConnection(kv.connection.Connection):
             return self.disturb("the stop cut it short")
         if self.due is Deadline.LINGER and sim.taken - self.allowance_from >= limits.linger_size:
             return self.disturb("it kept on sending")
-        if self.tls is not None and self.end_seen and sim.dead:
-            return self.disturb("it left without waiting for close_notify")
         if self.due not in (Deadline.LINGER, Deadline.DELIVERY):
             raise Failure(f"{self.client.name}: its socket is closed for no reason")
         if self.due is Deadline.DELIVERY and sim.dead:
