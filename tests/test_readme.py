@@ -1,6 +1,7 @@
 """What the pages say is so: options, links, the map, and every command."""
 
 import argparse
+import ast
 import contextlib
 import os
 import re
@@ -142,16 +143,29 @@ def sentences(text: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", [page.relative_to(ROOT).as_posix() for page in PAGES])
+@pytest.mark.parametrize("page", [*(str(page.relative_to(ROOT)) for page in PAGES), "protocol.md"])
 def test_no_sentence_has_more_than_thirty_words(page: str) -> None:
-    long = [s for s in sentences(TEXTS[ROOT / page]) if len(s.split()) > 30]
-    assert not long
+    text = re.sub(r"^ {4}.*$", "", (ROOT / page).read_text(), flags=re.M)  # drawings, octets
+    assert not [s for s in sentences(text) if len(s.split()) > 30]
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """The docstrings of a module and of all in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kv").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_sentence_of_a_docstring_has_more_than_thirty_words(path: Path) -> None:
+    prose = [re.sub(r"^    .*$", "", text, flags=re.M) for text in docstrings(path)]
+    assert not [s for text in prose for s in sentences(text) if len(s.split()) > 30]
 
 
 @pytest.mark.parametrize("entry", gallery(), ids=lambda entry: str(entry.number))
 def test_a_pitfall_is_told_in_short_sentences_and_says_what_one_sees(entry: Entry) -> None:
     assert not [s for s in sentences(entry.situation) if len(s.split()) > 30]
-    assert "\n\nWhat one sees: " in entry.situation
+    assert "\n\nWhat you see: " in entry.situation
 
 
 def test_the_front_page_is_read_in_five_minutes() -> None:

@@ -10,7 +10,7 @@ A server that finishes politely takes its time, and a second signal should end i
 tool that stops a whole process group sends SIGTERM both to the server and to the `make` that
 started it. `make` passes its own on, so the second comes within a millisecond of the first.
 
-What one sees: Ctrl-C seems to do nothing, or the last replies are lost at a restart. What a
+What you see: Ctrl-C seems to do nothing, or the last replies are lost at a restart. What a
 bystander sees: a connection that is reset when the server is restarted.
 """
 
