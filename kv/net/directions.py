@@ -1,8 +1,8 @@
 """The two directions of a connection: their states, what moves them, and what follows from them.
 
-All that decides about this is here, and it is data. The diagrams in the course are drawn from the
-two tables of transitions. A connection is the pair of its directions; nobody lists the pairs, as in
-RFC 9000, section 3. An event that is in neither table cannot happen, and raises.
+Everything that decides about this is here, and is data. The diagrams in the course are drawn from
+the two tables of transitions. A connection is the pair of its directions, and nobody has to list
+the pairs, as in RFC 9000, section 3. An event without a transition cannot happen, and raises.
 """
 
 from enum import Enum, Flag, auto
@@ -11,7 +11,9 @@ from kv.net.reactor import READ, WRITE
 
 
 class Incoming(Enum):
-    """What becomes of the octets that the peer sends."""
+    """What happens to the octets that the peer sends."""
+
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
 
     OPEN = "lines are handed over"
     DRAINING = "lines that have arrived are handed over"
@@ -20,7 +22,9 @@ class Incoming(Enum):
 
 
 class Outgoing(Enum):
-    """What becomes of the octets that are written."""
+    """What happens to the octets that the owner writes."""
+
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
 
     OPEN = "octets are sent"
     FINISHING = "what is unsent is sent, then FIN"
@@ -29,26 +33,28 @@ class Outgoing(Enum):
 
 
 class Hold(Flag):
-    """Why no lines are handed over now. They wait, and nothing is read."""
+    """Why the stream hands no lines over now. The lines wait, and the stream reads nothing."""
 
-    PEER = auto()  # it does not take its replies (8)
-    TURN = auto()  # others are first (22)
-    OWNER = auto()  # it waits for somebody else's answer
+    PEER = auto()  # the peer does not take its replies (8)
+    TURN = auto()  # other streams are first (22)
+    OWNER = auto()  # the owner waits for an answer from elsewhere
 
 
 class Event(Enum):
     """What happens to a connection."""
 
-    # what the owner does
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
+
+    # actions of the owner
     WRITE = "write"
     FINISH = "finish"
     CLOSE = "close"
     HALF_CLOSE = "half_close"
     ABORT = "abort"
-    # what comes of it
+    # their consequences
     EMPTY = "nothing more has arrived"
     SENT = "all is sent"
-    # what the network does
+    # events of the network
     FIN = "FIN is received"
     RESET = "recv fails"
     SEND_FAILED = "send fails"
@@ -59,7 +65,7 @@ NO_HOLD = Hold(0)
 INCOMING: dict[Incoming, dict[Event, Incoming]] = {
     Incoming.OPEN: {
         Event.FINISH: Incoming.DRAINING,
-        Event.SEND_FAILED: Incoming.DRAINING,  # what came before it is read first (36)
+        Event.SEND_FAILED: Incoming.DRAINING,  # lines that came before are read first (36)
         Event.CLOSE: Incoming.DISCARDING,
         Event.FIN: Incoming.ENDED,
         Event.RESET: Incoming.ENDED,
@@ -110,11 +116,11 @@ OUTGOING: dict[Outgoing, dict[Event, Outgoing]] = {
     Outgoing.SHUT: {
         Event.CLOSE: Outgoing.SHUT,
         Event.HALF_CLOSE: Outgoing.SHUT,
-        Event.RESET: Outgoing.BROKEN,  # what the kernel had not delivered is lost
+        Event.RESET: Outgoing.BROKEN,  # the kernel loses what it had not delivered
         Event.ABORT: Outgoing.BROKEN,
     },
     Outgoing.BROKEN: {
-        Event.WRITE: Outgoing.BROKEN,  # whoever writes cannot know yet
+        Event.WRITE: Outgoing.BROKEN,  # the owner has not been told yet
         Event.CLOSE: Outgoing.BROKEN,
         Event.HALF_CLOSE: Outgoing.BROKEN,
         Event.RESET: Outgoing.BROKEN,
@@ -122,13 +128,13 @@ OUTGOING: dict[Outgoing, dict[Event, Outgoing]] = {
     },
 }
 
-#: The events that concern a direction: in any other of its states they raise.
+#: The events that concern a direction. They raise in every state that does not list them.
 CONCERNS_INCOMING = {event for row in INCOMING.values() for event in row}
 CONCERNS_OUTGOING = {event for row in OUTGOING.values() for event in row}
 
 
 class Deadline(Enum):
-    """What a stream's one timer waits for."""
+    """What a stream's timer waits for."""
 
     STALL = "the peer takes none of what is unsent"
     LINGER = "the peer does not end its side after we ended ours"
@@ -136,7 +142,7 @@ class Deadline(Enum):
 
 
 def after(event: Event, incoming: Incoming, outgoing: Outgoing) -> tuple[Incoming, Outgoing]:
-    """The two states after `event`. Raises `RuntimeError` if it cannot happen in these."""
+    """The two states after `event`. Raises `RuntimeError` if it cannot happen in these states."""
     try:
         return (
             INCOMING[incoming][event] if event in CONCERNS_INCOMING else incoming,
@@ -148,16 +154,16 @@ def after(event: Event, incoming: Incoming, outgoing: Outgoing) -> tuple[Incomin
         ) from None
 
 
-#: Which readiness is asked for, exactly when it would be acted on: any other makes the loop spin.
-#: Nothing is read while a hold is on (back-pressure: TCP makes the peer wait); nothing after the
-#: end, for a stream that has ended stays readable (4).
+#: Which readiness to ask for. Ask only if the stream would act on it, or the loop spins. While a
+#: hold is on, nothing is read (back-pressure: TCP makes the peer wait). Nothing is read after the
+#: end either, because a stream that has ended stays readable (4).
 READS = {
     (Incoming.OPEN, False): READ,
     (Incoming.OPEN, True): 0,
-    (Incoming.DRAINING, False): 0,  # it reads in its turns, until that would block
+    (Incoming.DRAINING, False): 0,  # the stream reads in its turns, until "would block"
     (Incoming.DRAINING, True): 0,
     (Incoming.DISCARDING, False): READ,
-    (Incoming.DISCARDING, True): READ,  # a peer may read only when it has sent all
+    (Incoming.DISCARDING, True): READ,  # the peer may read only after it has sent all
     (Incoming.ENDED, False): 0,
     (Incoming.ENDED, True): 0,
 }
@@ -168,7 +174,7 @@ def interest(incoming: Incoming, held: bool, unsent: bool) -> int:
     return READS[incoming, held] | (WRITE if unsent else 0)
 
 
-#: What has a time limit: one thing at most. Unsent octets have STALL, whatever the states.
+#: The time limits: one at most. In every state, unsent octets have STALL.
 DEADLINES = {
     (Incoming.DISCARDING, Outgoing.SHUT): Deadline.LINGER,
     (Incoming.ENDED, Outgoing.SHUT): Deadline.DELIVERY,
@@ -176,12 +182,12 @@ DEADLINES = {
 
 
 def deadline(incoming: Incoming, outgoing: Outgoing, unsent: bool) -> Deadline | None:
-    """What the timer is to wait for."""
+    """What the timer has to wait for."""
     return Deadline.STALL if unsent else DEADLINES.get((incoming, outgoing))
 
 
 def over(incoming: Incoming, outgoing: Outgoing, undelivered: bool) -> bool:
-    """Whether nothing can happen in either direction any more (lines may still wait)."""
-    if outgoing is Outgoing.BROKEN:  # nobody is there to be polite to
+    """Whether nothing more can happen in either direction. Lines may still wait."""
+    if outgoing is Outgoing.BROKEN:  # there is no peer to be polite to
         return incoming in (Incoming.ENDED, Incoming.DISCARDING)
     return outgoing is Outgoing.SHUT and incoming is Incoming.ENDED and not undelivered

@@ -1,8 +1,8 @@
 """How long a peer may take: the one timer that a stream has.
 
-Which states have a time limit stands in `directions`, how long it is in `Limits`. Here is how the
-time is counted: from when the peer last took something. Whether it did is looked at when the timer
-comes, and not on the way of each message.
+`directions` says which states have a time limit, and `Limits` how long it is. This module counts
+the time, from when the peer last took something. It looks at the peer's progress only when the
+timer comes, so messages cost nothing.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from kv.net.transport import Transport
 
 
 class Patience:
-    """Waits with one peer, for one thing. Calls `look`, which is to ask whether it `is_over`."""
+    """Waits for one peer, for one reason. Calls `look`, which has to ask whether it `is_over`."""
 
     __slots__ = ("_limits", "_look", "_mark", "_reactor", "_timer", "_transport", "_until", "due")
 
@@ -31,16 +31,16 @@ class Patience:
         self._transport = transport
         self._limits = limits
         self._look = look
-        self._mark = transport.acknowledged()  # octets, when the peer was last looked at
-        self._until = reactor.time() + limits.patience(due)  # it may acknowledge no more than that
+        self._mark = transport.acknowledged()  # octets that the peer had at the last look
+        self._until = reactor.time() + limits.patience(due)  # the end, if there is no progress
         self._timer = reactor.call_later(limits.look(due), look)
 
     def is_over(self) -> bool:
         """Whether the time is up. If it is not, `look` is called again.
 
-        A peer that takes some of what it is owed has not stalled, however slow it is. That is seen
-        from what it acknowledges. What `send` accepts says little: the kernel reports room when a
-        third of its buffer is free, which a slow reader may need minutes for (9).
+        A peer that takes some of its replies has not stalled, however slow it is. Its progress
+        shows in what it acknowledges. What `send` accepts says little. The kernel reports room only
+        when a third of its buffer is free, and a slow reader may need minutes for that (9).
         """
         acknowledged, now = self._transport.acknowledged(), self._reactor.time()
         if acknowledged > self._mark:
@@ -53,5 +53,5 @@ class Patience:
         return False
 
     def cancel(self) -> None:
-        """Waits no more."""
+        """Ends the waiting."""
         self._timer.cancel()

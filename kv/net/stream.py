@@ -1,20 +1,22 @@
-"""One connection whose octets are lines: whose turn it is, back-pressure, what the owner is told.
+"""One connection whose octets are lines: turns, back-pressure, and what the owner is told.
 
-Generic: knows lines, not what they mean. The octets themselves are moved by its `Transport`. In the
-order that they move:
+Generic: knows lines, not what they mean. A `Transport` moves the octets. In the order that they
+move:
 
-- `_read` takes what has come and cuts it into lines. `_hand_over` gives the owner as many as its
-  turn allows. The rest waits, and while it does, nothing is read.
-- `write` keeps what the owner sends. While more than `high_water` is unsent, no line is handed over
-  and nothing is read, until the peer has taken enough to get below `low_water`: its own slowness
-  holds it up (8).
+- `_read` takes what has come, and cuts it into lines. `_hand_over` gives the owner as many as the
+  turn allows. They are two steps because one `recv` may bring more lines than one turn can take.
+  While lines wait, the stream reads nothing.
+- `write` keeps what the owner sends. While more than `high_water` is unsent, the stream hands no
+  line over and reads nothing. It goes on when the peer has taken enough to get below `low_water`.
+  So a slow peer holds up itself (8).
 - `_settle` does what follows: FIN after the last octet, the notifications of the owner, the end.
 
 The straight way is one `recv`, one call of the owner with all the lines, one `send` of all replies.
-It is no second way: what it leaves out is what there is nothing to do for.
+It is not a second way through the code: it only leaves out steps that have nothing to do.
 
-The owner is told from one place, once for each transition, when the stream is consistent. What the
-owner calls never calls it back: it changes states, and the stream does the rest in its next turn.
+The stream tells the owner from one place, once for each transition, when its state is consistent.
+What the owner calls never calls the owner back. It changes states, and the stream does the rest in
+its next turn.
 """
 
 import logging
@@ -48,13 +50,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kv")
 
-#: Octets that TLS moves beside the plaintext, to a microsecond of work. So a handshake counts as
+#: Octets of TLS without plaintext that count as a microsecond of work. So a handshake counts as
 #: 500 µs (a signature with an elliptic curve takes 450), and a key update as 27 (it takes 36).
 TLS_WORK = 2
 
 
 class Stream:
-    """A connected socket in the loop. Takes the socket over and closes it in the end."""
+    """A connected socket in the loop. The stream owns the socket and closes it in the end."""
 
     __slots__ = (
         *("_backlog", "_limits", "_lines", "_owner", "_patience", "_reactor", "_registration"),
@@ -76,12 +78,12 @@ class Stream:
         self._limits = limits
         self._turns = turns
         self._lines = Lines(limits.line_size)
-        self._backlog = 0  # unsent octets that are in the account of all
+        self._backlog = 0  # unsent octets, as the account of all streams has them
         self._patience: Patience | None = None
         self._running = False  # the stream itself is at work
         self._told = Told.NOTHING
         self.holds = NO_HOLD
-        self.heard = reactor.woken  # when it last handed lines over
+        self.heard = reactor.woken  # when the stream last handed lines over
         self._registration = reactor.register(sock, self._ready)
         self._registration.set(READ)
         if self.transport.unsent:
@@ -103,39 +105,39 @@ class Stream:
 
     @property
     def kept(self) -> tuple[int, int]:
-        """Octets received of a line that is not complete, and of complete ones that wait."""
+        """Octets kept: of an incomplete line, and of complete lines that wait."""
         return self._lines.octets
 
     @property
     def owes(self) -> bool:
-        """Whether it is our turn: lines wait, or replies are not with the peer's kernel yet."""
+        """Whether we owe the peer something: lines wait, or its kernel lacks replies."""
         transport = self.transport
         return bool(transport.unsent or self._lines.waiting or tcp.unacknowledged(transport.sock))
 
     def write(self, octets: bytes) -> None:
-        """Sends whole lines, their LF included: in this call's turn, or as soon as it can.
+        """Sends whole lines, their LF included: in this turn, or as soon as possible.
 
-        Raises `RuntimeError` after `close` or `half_close`. Nobody reads what is written after a
-        `send` has failed; the owner hears of that later.
+        Raises `RuntimeError` after `close` or `half_close`. After a failed `send`, octets are
+        dropped. The stream tells the owner of the failure later.
         """
         self.transport.write(octets)
         if not self._running:
             self._settle_soon()
 
     def flush(self) -> None:
-        """Gives the kernel what it takes now. What is written is sent without this, but later."""
+        """Gives the kernel what it takes now. Without this call, that happens later."""
         if not self.transport.full:
             self.transport.send()
         if self.transport.changed:
             self._settle_soon()
 
     def close(self) -> None:
-        """Closes politely: sends what is owed, interprets nothing more, and lingers.
+        """Closes politely: sends what is owed, ignores what comes, and lingers.
 
-        Closing a socket that has unread input sends RST instead of FIN, and a RST can destroy
-        replies that `send` has accepted and the peer has not read yet. So: send everything, while
-        reading and throwing away what still comes; shut down the sending side; and go on throwing
-        away until the peer closes, too, or a bound in seconds and octets is reached (12).
+        If a program closes a socket with unread input, the kernel sends RST instead of FIN. RST can
+        destroy replies that `send` has accepted and the peer has not read. So the stream sends
+        everything, and throws away what still comes. Then it ends our side. It goes on throwing
+        away until the peer ends its side, too, or until a bound in seconds and octets (12).
         """
         self._lines.clear()
         if self._told is Told.NOTHING:
@@ -143,27 +145,27 @@ class Stream:
         self._step(Event.CLOSE)
 
     def half_close(self) -> None:
-        """Ends our sending side once everything written is sent; reading goes on."""
+        """Ends our sending side when everything written is sent. Reading goes on."""
         self._step(Event.HALF_CLOSE)
 
     def finish(self) -> None:
-        """Hands over the lines that have arrived by now; then `end_received` comes."""
+        """Hands over the lines that have arrived by now. Then calls `end_received`."""
         self._step(Event.FINISH)
 
     def abort(self, error: Exception | None) -> None:
-        """Closes at once, with RST: whatever the kernel still holds for the peer is dropped."""
+        """Closes at once, with RST. The kernel drops what it still holds for the peer."""
         if self.transport.sock.fileno() >= 0:
             tcp.reset_on_close(self.transport.sock)
             self._release(error)
 
     def leave(self, error: Exception | None = None) -> None:
-        """Closes at once, without RST: what the kernel holds is still delivered (37)."""
+        """Closes at once, without RST. The kernel still delivers what it holds (37)."""
         if self.transport.sock.fileno() >= 0:
             tcp.read_all(self.transport.sock, self._limits.linger_size)  # or `close` resets (12)
             self._release(error)
 
     def wait(self) -> None:
-        """Holds further lines back until `go_on`: the owner waits for somebody else."""
+        """Holds further lines back until `go_on`: the owner waits for an answer from elsewhere."""
         self.holds |= Hold.OWNER
         self._settle_soon()
 
@@ -172,8 +174,8 @@ class Stream:
         self.holds &= ~Hold.OWNER
         self._settle_soon()
 
-    # What the loop and `Turns` call. An exception in the handling of one peer ends that peer's
-    # connection, not the loop (28).
+    # What the loop and `Turns` call. An exception in the handling of a peer ends the connection of
+    # that peer, not the loop (28).
 
     def _ready(self, events: int) -> None:
         transport = self.transport
@@ -192,7 +194,7 @@ class Stream:
         self._running = False
 
     def take_turn(self) -> None:
-        """Its turn has come: goes on with what waits, or reads, if it could not do so before."""
+        """The stream's turn has come: hands over lines that wait, or reads if it had to wait."""
         self._guarded(self._turn_has_come)
 
     def _timed_out(self) -> None:
@@ -224,13 +226,13 @@ class Stream:
     def _read(self) -> None:
         turns, size = self._turns, self._limits.read_size
         if turns.left <= turns.reserved:
-            self._await_turn()  # this turn's work is done; others may have waited for longer (38)
+            self._await_turn()  # the turn's work is done; others may have waited longer (38)
             return
-        if turns.unsent:  # what waits for a peer that is held up costs memory, too
+        if turns.unsent:  # lines that wait for a slow peer cost memory, too
             size = min(size, max(turns.room, self._limits.line_size))
         transport = self.transport
         data = transport.read(size)
-        if transport.overhead:  # a handshake waits for its turn and counts as work, too (51)
+        if transport.overhead:  # a handshake counts as work, too (51)
             turns.left -= transport.overhead // TLS_WORK
             transport.overhead = 0
         if not data:
@@ -240,15 +242,19 @@ class Stream:
             if turns.left > turns.reserved:
                 self._hand_over(lines)
             else:
-                transport.changed = True  # to open them took what was left: they wait for a turn
+                transport.changed = True  # TLS used up the turn, so the lines wait for the next
         elif self._lines.too_long:
             self._too_long()
 
     def _hand_over(self, lines: Iterator[bytes]) -> None:
-        """Hands lines to the owner, as many as its share of this turn allows."""
+        """Hands lines to the owner: as many as fit in its share of this turn.
+
+        The owner counts the work, and stops at `budget`. It gets no more lines than the replies to
+        them have room for. The lines that it does not take wait for the stream's next turn.
+        """
         turns, allowed = self._turns, lines
         if turns.unsent or self._limits.scarce:
-            # Replies to so many lines fit in what may be left unsent.
+            # One line has one reply, of one line's size at most.
             room = max(0, self._high_water() - len(self.transport.unsent))
             allowed = islice(lines, 1 + room // self._limits.line_size)
         self.heard = self._reactor.woken
@@ -256,7 +262,7 @@ class Stream:
         budget = share if share < left else left  # noqa: FURB136 (`min` takes five times as long)
         turns.left -= self._owner.lines_received(allowed, budget)
         if length_hint(lines) or self._lines.rest:
-            self.transport.changed = True  # what is left waits for the next turn
+            self.transport.changed = True  # lines are left: `_look_ahead` asks for a turn
         elif self._lines.too_long:
             self._too_long()
 
@@ -269,7 +275,7 @@ class Stream:
     def _step(self, event: Event) -> None:
         self.transport.step(event)
         if self.transport.incoming is Incoming.DISCARDING:
-            self.holds &= ~Hold.PEER  # a peer that reads only when it has sent all must be read
+            self.holds &= ~Hold.PEER  # a peer may take its replies only when all it sent is read
         self._settle_soon()
 
     def _settle_soon(self) -> None:
@@ -283,7 +289,7 @@ class Stream:
         self._turns.wait(self)
 
     def _settle(self) -> None:
-        """Does all that follows from what has happened; the owner is told from here."""
+        """Does everything that follows from what has happened, and tells the owner."""
         while self._told is not Told.CLOSED and self._follow_up():
             pass
         if self._told is not Told.CLOSED:
@@ -291,7 +297,7 @@ class Stream:
         self.transport.changed = False
 
     def _follow_up(self) -> bool:
-        """The next thing that follows; whether there was one."""
+        """Does the next thing that follows. False if there is none."""
         transport = self.transport
         incoming, outgoing = transport.incoming, transport.outgoing
         if transport.unsent and not transport.full:
@@ -323,7 +329,7 @@ class Stream:
         return True
 
     def _account(self) -> None:
-        """After what is unsent has changed: holds the peer up, or lets it go on."""
+        """The number of unsent octets has changed: holds the peer up, or lets it go on."""
         unsent, before = len(self.transport.unsent), self._backlog
         self._turns.unsent += unsent - before
         self._backlog = unsent
@@ -341,13 +347,13 @@ class Stream:
         return min(self._limits.high_water, self._turns.room)
 
     def _look_ahead(self) -> None:
-        """Sees to it that the stream is called again: by its turn, its readiness or its timer."""
+        """Arranges the next call of this stream: by its turn, its readiness or its timer."""
         transport = self.transport
         incoming, unsent = transport.incoming, bool(transport.unsent)
         more = self._lines.waiting or incoming is Incoming.DRAINING
         if more and self.holds is NO_HOLD:
-            # No readiness event tells of lines that wait in our own buffer (23), and taking them
-            # all now would let one greedy peer starve the others (22).
+            # No selector reports lines that wait in our own buffer (23). And to take them all now
+            # would let one greedy peer starve the others (22).
             self._await_turn()
         self._registration.set(interest(incoming, self.holds is not NO_HOLD, unsent))
         due = deadline(incoming, transport.outgoing, unsent)
@@ -357,7 +363,7 @@ class Stream:
     # Deadlines and the end
 
     def _wait_for(self, due: Deadline | None) -> None:
-        """Starts the one timer that these states have, in place of another."""
+        """Starts the one timer that these states have, in place of the last one."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -366,11 +372,14 @@ class Stream:
             self._patience = Patience(due, *waits_with, self._timed_out)
 
     def _deadline_passed(self) -> None:
-        """While the kernel still delivers our last replies, closing can wait (37)."""
+        """The timer has come: goes on waiting, or ends the connection.
+
+        While the kernel still delivers our last replies, closing can wait (37).
+        """
         patience, transport = self._patience, self.transport
         assert patience is not None
         if patience.due is Deadline.DELIVERY and (error := tcp.failure(transport.sock)):
-            # Nothing is asked for any more, so no readiness told of the reset.
+            # The stream asks for no readiness any more, so no event told of the reset.
             self.leave(error if transport.lacks else None)
         elif not patience.is_over():
             pass
@@ -381,7 +390,7 @@ class Stream:
             self.leave()
 
     def _failed(self, error: Exception) -> None:
-        """An exception of this program's own: it ends this connection, and is told."""
+        """An exception of this program: ends this connection, and tells the owner."""
         told, self._told = self._told, Told.CLOSED
         try:
             self.abort(error)
@@ -393,7 +402,7 @@ class Stream:
         log.error("an error at the end of a connection", exc_info=error)
 
     def _release(self, error: Exception | None) -> None:
-        """Closes the socket, and gives back all that belongs to it."""
+        """Closes the socket, and gives back everything that belongs to it."""
         self.transport.error = error
         self._wait_for(None)
         self._lines.clear()

@@ -1,17 +1,17 @@
 """One non-blocking connection: octets in, octets out, and the end of each direction.
 
-Generic: knows neither lines, nor whose turn it is, nor whom to tell. Which event may come in which
-state stands in `directions`. All that is called on the socket is called here, or in `tcp`.
+Generic: knows neither lines nor turns nor owners. `directions` says which event may come in which
+state. Only this module and `tcp` make calls on the socket.
 
 - `read` takes what one `recv` gives. It is the one place where octets come in.
 - `write` keeps octets, and `send` gives the kernel what it takes. They are the one place where
   octets go out.
 
-In both places a `Tls` may stand (`tls`). Then the octets that are kept, sent and counted are those
-that go over the network.
+A `Tls` may stand in both places (`tls`). The transport then keeps, sends and counts the octets that
+go over the network.
 
-A transport calls nobody back. Whatever has consequences sets `changed`, and the `Stream` that the
-transport belongs to looks at it.
+A transport calls nobody back. If an event has consequences, it sets `changed`, and the `Stream` of
+the transport looks at that.
 """
 
 import socket
@@ -24,7 +24,7 @@ from kv.net.tcp import NO_SIGNAL
 if TYPE_CHECKING:
     from kv.net.tls import Tls
 
-#: Members as globals: to look one up in its enum takes CPython 3.11 four times as long.
+#: Members as globals: CPython 3.11 takes four times as long to look one up in its enum.
 OPEN, SENDING, DISCARDING = Incoming.OPEN, Outgoing.OPEN, Incoming.DISCARDING
 READING = (Incoming.OPEN, Incoming.DRAINING)
 
@@ -40,28 +40,28 @@ class Transport:
     def __init__(
         self, sock: socket.socket, stall_timeout: float, linger_size: int, tls: "Tls | None" = None
     ) -> None:
-        """Prepares the socket; `stall_timeout` is in seconds, `linger_size` in octets."""
+        """Prepares the socket. `stall_timeout` is in seconds, `linger_size` in octets."""
         tcp.prepare(sock, stall_timeout)
         self.sock = sock
         self.tls = tls
         self.incoming = OPEN
         self.outgoing = SENDING
-        self.unsent: bytes | bytearray = b""  # a bytearray once the kernel took only a part
-        self.full = False  # the kernel did not take it all: it says when it has room
+        self.unsent: bytes | bytearray = b""  # a bytearray after the kernel took only a part
+        self.full = False  # the kernel did not take all; the selector reports when it has room
         self.changed = False  # something has happened that has consequences
         self.error: Exception | None = None
-        self.received = 0  # octets, as is `sent`
-        self.sent = 0
-        self.undelivered = 0  # octets that the peer cannot have got, known once it is closed
+        self.received = 0  # octets
+        self.sent = 0  # octets
+        self.undelivered = 0  # octets that the peer cannot have got; set at the end
         self.overhead = 0  # octets of TLS that carried no plaintext
         self._linger_size = linger_size
-        self.allowance = 0  # octets that may still be read: draining and lingering have a bound
-        self._farewell = 1  # octets, as the kernel counts, that owe nobody anything: FIN's
+        self.allowance = 0  # octets that draining or lingering may still read
+        self._farewell = 1  # octets in the kernel that are no replies: FIN counts as one
         if tls is not None:
             self.unsent = tls.pending()
 
     def step(self, event: Event) -> None:
-        """The one door for transitions. Raises `RuntimeError` if there is none."""
+        """The one door for transitions. Raises `RuntimeError` if `event` cannot happen now."""
         before, sending = self.incoming, self.outgoing
         self.incoming, self.outgoing = after(event, before, sending)
         self.changed = True
@@ -74,14 +74,14 @@ class Transport:
             self.unsent = b""
 
     def fail(self, event: Event, error: Exception) -> None:
-        """A step for which there is a reason; the first reason is the one that is told."""
+        """A step with an error. The owner gets the first error."""
         self.error = self.error or error
         self.step(event)
 
     # In
 
     def read(self, size: int) -> bytes:
-        """Octets that make lines, from one `recv` of `size` octets; none if there are none now."""
+        """The octets for lines from one `recv` of `size` octets. Empty if there are none now."""
         try:
             data = self.sock.recv(size)
         except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
@@ -103,9 +103,9 @@ class Transport:
         return data if self.tls is None else self._opened(data, self.tls)
 
     def _ended(self) -> None:
-        """The peer ended its sending side; it may well still read (3).
+        """The peer has ended its sending side, and may still read (3).
 
-        The socket stays readable for ever, so the read interest goes with this state (4).
+        The socket stays readable for ever, so there is no read interest in this state (4).
         """
         if self.tls is not None and self.incoming in READING and not self.tls.ended():
             self._tls_failed(self.tls)
@@ -113,9 +113,10 @@ class Transport:
             self.step(Event.FIN)
 
     def _opened(self, octets: bytes, tls: "Tls") -> bytes:
-        """The plaintext in them; what TLS has to say to the peer is kept, and what follows, done.
+        """The plaintext in these octets. Keeps what TLS has to send, and notes an end.
 
-        Answers count as unsent: a peer that asks and does not read is read from no more (53).
+        Answers of TLS count as unsent. So the stream reads no more from a peer that asks for new
+        keys and does not read the answers (53).
         """
         plaintext = tls.received(octets)
         answers = tls.pending()
@@ -127,14 +128,14 @@ class Transport:
         elif tls.they_ended:
             self.step(Event.FIN)
         elif self.outgoing is Outgoing.FINISHING:
-            self.changed = True  # perhaps `half_close` had to wait for the handshake
+            self.changed = True  # `half_close` may have waited for the handshake
         return plaintext
 
     def _tls_failed(self, tls: "Tls") -> None:
-        """Nothing that comes can be believed any more. The lines from before are handed over."""
+        """Nothing more from the peer can be trusted. Earlier lines are still handed over."""
         assert tls.error is not None
-        self.send()  # an alert says why
-        tcp.read_all(self.sock, self._linger_size)  # or `close` would reset it (12)
+        self.send()  # an alert tells the peer why
+        tcp.read_all(self.sock, self._linger_size)  # otherwise `close` sends RST (12)
         self.error = None
         self.fail(Event.RESET, tls.error)
 
@@ -153,22 +154,22 @@ class Transport:
             if isinstance(self.unsent, bytes):
                 self.unsent = bytearray(self.unsent)
             self.unsent += octets
-            self.changed = True  # more is unsent than the account of all knows (38)
+            self.changed = True  # the account of all streams must learn of this (38)
 
     def send(self) -> None:
-        """Gives the kernel what it takes; the rest goes when the socket is ready."""
+        """Gives the kernel what it takes. The rest is sent when the socket is writable."""
         unsent = self.unsent
         if not unsent:
             return
         try:
-            # A short count is normal: what is left stays in front (6). The view of the buffer
-            # that `send` takes ends with the call, before the buffer shrinks (11).
+            # A short count is normal: the rest stays in the buffer (6). The view of the buffer that
+            # `send` takes ends with the call, before the buffer shrinks (11).
             sent = self.sock.send(unsent, NO_SIGNAL)
         except (BlockingIOError, InterruptedError):  # readiness is only a hint (5)
             sent = 0
         except OSError as error:  # ECONNRESET, EPIPE, ETIMEDOUT (13)
-            # It says nothing about what can still be read: replies, or commands, that came before
-            # the reset are there. They are handed over first, and then the error is told (36).
+            # This error says nothing about reading: lines that came before the reset are still
+            # there. They are handed over first, and then the owner gets the error (36).
             self.fail(Event.SEND_FAILED, error)
             return
         self.sent += sent
@@ -187,16 +188,16 @@ class Transport:
     # The end
 
     def shut_down(self) -> None:
-        """Ends our side, once all is sent. Comes again when close_notify is sent, too (52)."""
+        """Ends our side, when everything is sent. With TLS, first sends close_notify (52)."""
         if self.tls is not None and (octets := self.tls.close_notify()):
             self._farewell += len(octets)
             self.unsent = octets
             return
         try:
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError as error:  # ENOTCONN: the peer has reset the connection meanwhile (13)
+        except OSError as error:  # ENOTCONN: the peer has reset the connection by now (13)
             if self.tls is not None and self.tls.they_ended and not self.lacks:
-                self.step(Event.ABORT)  # it had closed, and our close_notify came to nobody
+                self.step(Event.ABORT)  # the peer had closed before our close_notify came
             else:
                 self.fail(Event.SEND_FAILED, error)
         else:
@@ -204,21 +205,21 @@ class Transport:
 
     @property
     def shaking(self) -> bool:
-        """Whether our end waits for the handshake: before it nobody can say close_notify."""
+        """Whether our end has to wait for the handshake: close_notify cannot come before."""
         return self.tls is not None and self.tls.shaking and self.incoming in READING
 
     def acknowledged(self) -> int:
-        """The octets that the peer's kernel has, as far as ours can tell."""
+        """The octets that the peer's kernel has acknowledged. If unknown, all that were sent."""
         return self.sent - (tcp.unacknowledged(self.sock) or 0)
 
     @property
     def lingers(self) -> bool:
-        """Whether our side has ended, and what the peer sends is thrown away until it ends, too."""
+        """Whether our side has ended, and the peer's octets are thrown away until it ends, too."""
         return self.incoming is DISCARDING and self.outgoing is Outgoing.SHUT
 
     @property
     def lacks(self) -> bool:
-        """Whether the peer's kernel has not got everything but our farewell."""
+        """Whether the peer's kernel lacks a reply, and not only our FIN or close_notify."""
         return (tcp.unacknowledged(self.sock) or 0) > self._farewell
 
     @property

@@ -1,19 +1,20 @@
 """Who is served next, and how much: fair among all, bounded in total.
 
-Generic: knows streams by the one method that it calls, and work by the units that owners count in.
+Generic: knows one method of streams, and the units in which owners count work.
 
-A bound for each of many is no bound for all (38): three hundred peers, each with its millisecond
-of work, make a turn of the loop last a third of a second, and everybody waits for that. So a turn
-has a `budget` of work for all together. Whoever is ready is served at once while there is some of
-it left; the others, and those whose lines were not all taken, wait in a queue, first come, first
-served. The more there are in the queue, the less each gets at a time, down to one message. So who
-wants little waits for one message of each of those who want much, at the longest.
+A bound for each of many is no bound for all (38). If three hundred peers have a millisecond of work
+each, a turn of the loop takes a third of a second, and everybody waits for that. So a turn has a
+`budget` of work for all together. While some of it is left, a stream that is ready is served at
+once. Other streams wait in a queue, first come, first served. So do streams with lines left. The
+longer the queue, the less each gets at a time, down to one message. So a peer that wants little
+waits, at the longest, for one message of each peer that wants much.
 
-Between two rounds the loop looks at the descriptors: accepting, timers and whoever has just become
-ready come between. Half of each turn belongs to the queue, so these cannot starve it either.
+Between two rounds of the queue, the loop looks at the descriptors: new connections, timers, and
+streams that have just become ready. Half of each turn belongs to the queue, so these cannot starve
+it either.
 
-Replies that peers do not take are bounded in the same way, in octets: each may have as much as its
-own limit says, and an eighth of what is left for all.
+Unsent replies are bounded in the same way, in octets. Each stream may have as much as its own limit
+says, and at most an eighth of what is left for all.
 """
 
 import sys
@@ -31,18 +32,18 @@ UNSENT = 32 * 1024 * 1024
 
 
 class Waiting(Protocol):
-    """Whoever waits for its turn."""
+    """A stream, as `Turns` sees it."""
 
     def take_turn(self) -> None:
-        """Its turn has come. Must not raise."""
+        """The stream's turn has come. Must not raise."""
 
 
 class Turns:
     """The queue of one reactor, and what is left of this turn's work.
 
-    `share` is what whoever is served may do now, in units of work. What it did it takes off `left`.
-    Whoever is ready while `left` is not above `reserved` has to `wait`. Plain attributes: they are
-    looked at for every message.
+    `share` is how much work a stream may do when it is served. The stream subtracts what it did
+    from `left`. A stream that is ready has to `wait` unless `left` is above `reserved`. These are
+    plain attributes, because every message needs them.
     """
 
     def __init__(
@@ -61,16 +62,16 @@ class Turns:
         self.share = quantum
         self.left = budget
         self.reserved = 0
-        self.unsent = 0  # octets that all streams together have not been able to send
+        self.unsent = 0  # unsent octets of all streams together
         reactor.each_turn(self._begin)
 
     @property
     def room(self) -> int:
-        """The octets that one stream may leave unsent, as far as the others leave room."""
+        """The octets that one stream may leave unsent: an eighth of what the others leave."""
         return max(0, self._unsent_limit - self.unsent) // 8
 
     def wait(self, stream: Waiting) -> None:
-        """Puts a stream at the end of the queue. The caller sees to it that it is there once."""
+        """Puts a stream at the end of the queue. The caller must not do so twice."""
         if not self._queue and not self._serving:
             self._reactor.call_soon(self._serve)
         self._queue.append(stream)
@@ -81,18 +82,18 @@ class Turns:
         self.left = self._budget
 
     def _divide(self) -> None:
-        """The more there are, the less each gets, down to one message."""
+        """Sets `share`: the longer the queue, the smaller, down to one message."""
         self.share = max(1, min(self._quantum, self._budget // (len(self._queue) + 1)))
         if self._serving:
             self.share = max(1, min(self.share, self.left))
-            self.reserved = -sys.maxsize  # whose turn has come is not sent back
+            self.reserved = -sys.maxsize  # a stream whose turn has come need not wait again
         else:
             self.reserved = self._budget // 2 if self._queue else 0
 
     def _serve(self) -> None:
-        """Serves those who wait, each once at most, until this turn's work is done."""
+        """Serves the streams in the queue, each at most once, until this turn's work is done."""
         self._serving = True
-        # One is served in any case: whoever has just become ready may have used up all.
+        # One is served in any case: streams that were just ready may have used up the budget.
         for number in range(len(self._queue)):
             if number and self.left <= 0:
                 break

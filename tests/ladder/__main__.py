@@ -40,7 +40,7 @@ def whole() -> int:
     print("(lines of code; imports are not counted)\n")
     for word, meaning in LEGEND.items():
         print(f"{word:{COLUMN}}{meaning}")
-    print("\nmake ladder STEP=4 tells one step")
+    print("\nmake ladder STEP=4 shows one step, and what happens to each peer")
     for line in wrong:
         print(f"not what it should be: {line}", file=sys.stderr)
     return bool(wrong)
@@ -99,14 +99,14 @@ def main() -> int:
     """Parses the command line."""
     parser = argparse.ArgumentParser(prog="make ladder", description=__doc__)
     parser.add_argument(
-        "--step", type=int, choices=range(1, len(STEPS) + 1), help="the one to tell in full"
+        "--step", type=int, choices=range(1, len(STEPS) + 1), help="the step to show in full"
     )
     parser.add_argument(
         "--try",
         dest="name",
         metavar="FILE",
-        help="a program of your own, to be tried by all; it gets a port, 0, and seconds for"
-        " the silent one, and prints a line that ends with the port it listens on",
+        help="a program of your own, which every peer tries; its arguments are a port, 0, and"
+        " perhaps seconds for a silent client; it prints a line that ends with its real port",
     )
     options = parser.parse_args()
     if options.name:

@@ -35,14 +35,14 @@ SIGTERM             lost    lost    lost    lost    lost    lost    lost    ok  
 WIDTH = 20  # of the column of names
 
 LEGEND = {
-    "ok": "survives: everybody gets what is due",
-    "waits": "somebody is not served, for as long as somebody else is there",
-    "mixed": "pieces are taken for lines",
+    "ok": "survives: every client gets its replies",
+    "waits": "one client is not served for as long as another is there",
+    "mixed": "the server takes pieces for lines",
     "dies": "the server ends with a traceback",
-    "lost": "replies that are due do not arrive",
-    "grows": "whatever is sent is taken, and kept in memory",
-    "unfair": "one client is served, with all that it has, before another's single line",
-    "spins": "a whole processor is used, to do nothing",
+    "lost": "some replies do not arrive",
+    "grows": "the server takes everything, and keeps it in memory",
+    "unfair": "the server answers all of one client's lines before the one line of another",
+    "spins": "the server uses a whole processor, and does nothing",
     "stays": "a silent client keeps its place for ever",
 }
 

@@ -132,11 +132,13 @@ class Server:
         return self._stderr.read().decode()
 
     def last_words(self) -> str:
-        """The last line of its traceback, and the line of code that it is about."""
+        """The last line of the traceback, and the line of code, if Python could still read it."""
         self._process.wait(patience(2))
         lines = self.said().strip().splitlines()
-        code = [lines[i + 1].strip() for i, line in enumerate(lines) if line.startswith("  File")]
-        return f"{lines[-1]}, in {code[-1]}" if code else "it says nothing"
+        code = [lines[i + 1] for i, line in enumerate(lines) if line.startswith("  File")]
+        if not code:
+            return "it says nothing"
+        return f"{lines[-1]}, in {code[-1].strip()}" if code[-1] != lines[-1] else lines[-1]
 
     def close(self) -> None:
         """Ends it."""

@@ -67,7 +67,7 @@ def test_the_picture_shows_the_grid() -> None:
 
 def run(*args: str) -> str:
     """What the program prints."""
-    done = starts.run("-m", "tests.ladder", *args)
+    done = starts.run("-m", "ladder", *args)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -86,6 +86,6 @@ def test_one_step_is_told_with_its_code_what_it_adds_and_what_it_cannot_do_yet()
 def test_a_program_of_ones_own_is_tried_by_all(tmp_path: Path) -> None:
     path = tmp_path / "my own.py"
     path.write_text("print('listening on port 1')")
-    done = starts.run("-m", "tests.ladder", f"--try={path}")
+    done = starts.run("-m", "ladder", f"--try={path}")
     assert (done.returncode, done.stderr) == (1, "")
     assert "refused" in done.stdout

@@ -52,7 +52,7 @@ TROUPE: list[Peer] = []
 def peer(
     name: str, *pitfalls: int, descriptors: int | None = None, arguments: tuple[object, ...] = ()
 ) -> Callable[[Callable[[Server], str]], Callable[[Server], str]]:
-    """Takes a function into the troupe."""
+    """Adds a function to the troupe."""
 
     def join(act: Callable[[Server], str]) -> Callable[[Server], str]:
         TROUPE.append(Peer(name, act, pitfalls, descriptors, arguments))
@@ -75,9 +75,9 @@ def asked(client: Client, line: bytes, other: str = "") -> bytes:
 
 
 def beside(server: Server) -> None:
-    """Somebody else, who must not notice."""
+    """Another client, which must not notice anything."""
     with server.client() as other:
-        asked(other, b"and me?", "somebody else's line")
+        asked(other, b"and me?", "the other client's line")
 
 
 def expect(replies: list[bytes], lines: list[bytes], word: str = "lost") -> str:
@@ -94,7 +94,7 @@ def expect(replies: list[bytes], lines: list[bytes], word: str = "lost") -> str:
 
 @peer("in pieces", 1)
 def in_pieces(server: Server) -> str:
-    """It sends one line in three pieces; each is read before the next is sent."""
+    """The client sends one line in three pieces. The server reads each before the next comes."""
     with server.client() as client:
         for piece in (b"one l", b"ine in pie", b"ces\n"):
             client.send(piece)
@@ -104,7 +104,7 @@ def in_pieces(server: Server) -> str:
 
 @peer("several at once", 1)
 def several(server: Server) -> str:
-    """It sends three lines with one `send`."""
+    """The client sends three lines with one `send`."""
     with server.client() as client:
         client.send(b"one\ntwo\nthree\n")
         return expect(client.lines(3), [b"one", b"two", b"three"])
@@ -112,7 +112,7 @@ def several(server: Server) -> str:
 
 @peer("one beside")
 def one_beside(server: Server) -> str:
-    """It connects and has its first line answered. Then somebody else asks."""
+    """The client connects, and gets its first reply. Then another client asks."""
     with server.client() as client:
         asked(client, b"first")
         beside(server)
@@ -121,8 +121,8 @@ def one_beside(server: Server) -> str:
 
 @peer("half-closer", 3)
 def half_closer(server: Server) -> str:
-    """It sends 9,500 short lines, ends its side, and only then reads. It is due all replies, of
-    which the kernel holds about half."""
+    """The client sends 9,500 short lines, ends its side, and only then reads. It should get all
+    replies. The kernel holds about half of them."""
     with server.client(small=True) as client:
         client.send(b"a\n" * 9_500)
         client.sock.shutdown(socket.SHUT_WR)
@@ -132,7 +132,8 @@ def half_closer(server: Server) -> str:
 
 @peer("slow reader", 5, 6, 16)
 def slow_reader(server: Server) -> str:
-    """It sends 9,500 short lines, and does not read yet. Somebody else asks. Then it reads."""
+    """The client sends 9,500 short lines and does not read. Another client asks. Then the first
+    reads."""
     with server.client(small=True) as client:
         client.send(b"a\n" * 9_500)
         client.settle()
@@ -142,7 +143,8 @@ def slow_reader(server: Server) -> str:
 
 @peer("never reads", 8)
 def never_reads(server: Server) -> str:
-    """It sends lines for as long as they are taken, and reads nothing. Somebody else asks."""
+    """The client sends as many lines as the server takes, and reads nothing. Then another client
+    asks."""
     most, taken, lines = 8 << 20, 0, LINE * 600
     with server.client(small=True) as client:
         client.sock.setblocking(False)
@@ -154,14 +156,14 @@ def never_reads(server: Server) -> str:
                 if not client.writable(server.fear):
                     break
         if taken >= most:
-            raise Red("grows", f"all of {most >> 20} MiB is taken, and every reply kept")
+            raise Red("grows", f"the server takes all {most >> 20} MiB, and keeps every reply")
         beside(server)
         return "the server takes no more from it, until it reads"
 
 
 @peer("endless line", 2)
 def endless_line(server: Server) -> str:
-    """It sends 1 MiB without an end of line. The longest line there is has 1,024 octets."""
+    """The client sends 1 MiB without an end of line. The longest line has 1,024 octets."""
     with server.client() as client:
         with contextlib.suppress(ConnectionError):
             for _ in range(16):
@@ -171,13 +173,13 @@ def endless_line(server: Server) -> str:
             return "it is dropped"
         if client.readable() and client.read(100):
             raise Red("mixed", f"no line has ended, and a reply is {bytes(client.received)[:20]!r}")
-        raise Red("grows", "all of it is taken, and more is welcome")
+        raise Red("grows", "the server takes all of it, and would take more")
 
 
 @peer("greedy", 22, 23)
 def greedy(server: Server) -> str:
-    """It has 20,000 short lines waiting when the server comes to look, and behind it another has
-    one. That one is due its reply before half of the 20,000 have theirs."""
+    """20,000 short lines of one client wait when the server looks, and one line of another. The
+    other should get its reply before half of the 20,000."""
     with server.client() as client, server.client() as other:
         asked(client, b"first")
         server.settle()
@@ -192,25 +194,25 @@ def greedy(server: Server) -> str:
             raise Red("waits", "the other is not answered")
         before = int(replies[0].split()[0]) - 2
         if before > 10_000:
-            raise Red("unfair", f"{before:,} lines of the greedy one come first")
+            raise Red("unfair", f"{before:,} lines of the greedy client come first")
         return "the other has its reply in time"
 
 
 @peer("a thousand idle", 21)
 def a_thousand_idle(server: Server) -> str:
-    """1,100 connect, the last of each hundred asks, and all stay. Then somebody else asks."""
+    """1,100 clients connect, and stay. The last of each hundred asks. Then another client asks."""
     with contextlib.ExitStack() as stack:
         for _ in range(11):
             for _ in range(100):
                 client = stack.enter_context(server.client())
             asked(client, b"still there?", "one of them")
         beside(server)
-        return "they and somebody else are answered"
+        return "they and the other client get their replies"
 
 
 @peer("resetter", 13)
 def resetter(server: Server) -> str:
-    """It resets its connection in the middle of a line. Then somebody else asks."""
+    """The client resets its connection in the middle of a line. Then another client asks."""
     with server.client() as client:
         asked(client, b"first")
         client.send(b"and the sec")
@@ -218,26 +220,28 @@ def resetter(server: Server) -> str:
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     server.settle()
     beside(server)
-    return "somebody else is answered"
+    return "the other client gets its reply"
 
 
 @peer("no descriptors", 18, 19, descriptors=20)
 def no_descriptors(server: Server) -> str:
-    """The server may have 20 descriptors, and 30 connect. When 29 have left, the last one asks."""
+    """The server may have 20 descriptors, and 30 clients connect. When 29 have left, the last one
+    asks."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.client()) for _ in range(30)]
         if not server.settle(bound=0.2):
-            raise Red("spins", "it uses a whole processor while they wait, and does nothing")
+            raise Red("spins", "while they wait, the server uses a whole processor")
         asked(clients[0], b"first", "the first one's line")
         for client in clients[:-1]:
             client.close()
         asked(clients[-1], b"last", "the last one's line")
-        return "the first is answered, and the last once the others have left"
+        return "the first gets its reply, and the last when the others have left"
 
 
 @peer("goes on", 12)
 def goes_on(server: Server) -> str:
-    """It sends 200 lines, one that is too long, and goes on sending. It is due 200 replies."""
+    """The client sends 200 lines, one that is too long, and goes on sending. It should get 200
+    replies."""
     with server.client(small=True) as client:
         client.send(LINE * 200 + b"x" * 2000 + b"\n")
         client.settle()
@@ -247,26 +251,27 @@ def goes_on(server: Server) -> str:
         replies = client.rest()
         told = expect(replies[:200], [LINE[:-1]] * 200)
         if len(replies) > 200:
-            raise Red("grows", "a line of 2,000 octets is taken, where 1,024 is the most")
+            raise Red("grows", "the server takes a line of 2,000 octets, where 1,024 is the most")
         return told
 
 
 @peer("silent", 15, 24, arguments=(0.2,))
 def silent(server: Server) -> str:
-    """It sends half a line, and no more. It has 0.2 seconds to say the other half."""
+    """The client sends half a line, and no more. It has 0.2 seconds to send the other half."""
     with server.client() as client:
         client.send(b"half a l")
         client.settle()
         client.sock.settimeout(server.hope)
         with contextlib.suppress(TimeoutError):
             if not client.sock.recv(1):
-                return "its place is free again"
-        raise Red("stays", "it keeps its place for as long as it likes")
+                return "the server ends the connection"
+        raise Red("stays", "the client keeps its place for ever")
 
 
 @peer("SIGTERM", 29)
 def terminated(server: Server) -> str:
-    """It has 1,000 lines waiting when the server is told to end. It is due all replies first."""
+    """1,000 lines of a client wait when the server gets SIGTERM. The client should get all
+    replies."""
     with server.client() as client:
         asked(client, b"first")
         server.settle()

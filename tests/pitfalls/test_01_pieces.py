@@ -10,7 +10,7 @@ whenever a piece arrives. Some copies the whole rest whenever it takes out a lin
 with the square of the input: a line of a megabyte in pieces of 100 octets means searching five
 billion octets.
 
-What one sees: clients far away are dropped for broken messages, or long messages use a whole
+What you see: clients far away are dropped for broken messages, or long messages use a whole
 processor. What a bystander sees: nothing, unless the processor is used up: then slower replies.
 """
 

@@ -6,7 +6,7 @@ ends its lines, so a buffer without a bound works for years. Then somebody sends
 as there is memory. Checking the bound when a line is complete does not help, because this line
 never is. The check has to be made whenever octets arrive.
 
-What one sees: memory grows until the kernel kills the server. What a bystander sees: the service
+What you see: memory grows until the kernel kills the server. What a bystander sees: the service
 ends, without a word in the log.
 """
 

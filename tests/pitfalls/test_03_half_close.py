@@ -6,7 +6,7 @@ code closes at once. But a script that pipes its questions into `nc -N` ends its
 the last one, and then reads. If it reads slowly or asks much, some replies have not been sent by
 then. It never gets them.
 
-What one sees: the last replies to a script are missing. What a bystander sees: nothing. Only a
+What you see: the last replies to a script are missing. What a bystander sees: nothing. Only a
 client that ends its side first is affected.
 """
 

@@ -5,7 +5,7 @@ again make a reader wait, and that is what "readable" means. A level-triggered s
 every turn. If the end of the input closes the socket, nobody notices. But replies may still be owed
 (3). If read interest stays on meanwhile, the loop turns as fast as the processor can.
 
-What one sees: nothing is lost and everything works, at 100 % CPU. What a bystander sees: replies
+What you see: nothing is lost and everything works, at 100 % CPU. What a bystander sees: replies
 that come a little later, because the loop has no time to sleep.
 """
 

@@ -9,7 +9,7 @@ On a blocking socket, each of these stops the whole loop. On a non-blocking one,
 `BlockingIOError`, which is an `OSError`. Code that does not expect it drops a healthy client, or
 ends the loop.
 
-What one sees: `BlockingIOError` now and then, and clients that are dropped for no reason. What a
+What you see: `BlockingIOError` now and then, and clients that are dropped for no reason. What a
 bystander sees: the service is gone, when the exception was in `accept`; otherwise nothing.
 """
 

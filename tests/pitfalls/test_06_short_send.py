@@ -5,7 +5,7 @@ returns how much that was. The rest is still the caller's. On a fast network wit
 buffer is never full. So a program that ignores the return value works on every developer's machine.
 It loses the middle of the first long reply to the first slow reader.
 
-What one sees: long replies have a hole in the middle, and only some clients complain. What a
+What you see: long replies have a hole in the middle, and only some clients complain. What a
 bystander sees: nothing, and so the fault is looked for in the network of the one who complains.
 """
 

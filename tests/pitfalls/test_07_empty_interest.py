@@ -9,7 +9,7 @@ But a selector has no "no interest". `register` refuses 0, and so does `modify` 
 kqueue. With epoll and poll, `modify` takes 0 and seems to work until the connection is reset. That
 is reported without being asked for, on every turn. A paused socket has to be unregistered.
 
-What one sees: 100 % CPU, or `ValueError: Invalid events: 0`. What a bystander sees: slower replies,
+What you see: 100 % CPU, or `ValueError: Invalid events: 0`. What a bystander sees: slower replies,
 from a machine whose fan is on.
 """
 

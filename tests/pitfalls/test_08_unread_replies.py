@@ -8,7 +8,7 @@ So a server that collects replies for as long as requests come lets every client
 The remedy is as old as TCP. Stop reading from a peer that is owed too much, until it has taken some
 of it. Then TCP's window makes it stop sending, too.
 
-What one sees: memory grows, and the requests look harmless. What a bystander sees: the service ends
+What you see: memory grows, and the requests look harmless. What a bystander sees: the service ends
 when memory does, and it was another client's doing.
 """
 

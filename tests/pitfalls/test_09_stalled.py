@@ -10,7 +10,7 @@ some slower reader.
 The kernel knows better. It can be asked how many octets the peer has not acknowledged yet. When the
 deadline comes and that count has moved, the peer reads.
 
-What one sees: slow clients are dropped as stalled in the middle of a long reply. What a bystander
+What you see: slow clients are dropped as stalled in the middle of a long reply. What a bystander
 sees: nothing; those who read fast are never dropped.
 """
 

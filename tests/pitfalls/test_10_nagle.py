@@ -7,7 +7,7 @@ waits for the acknowledgement of the first, and the client waits for the second.
 client's kernel gives in: after 40 ms on Linux, after 500 ms at most by the standard. With one reply
 to one request it never happens.
 
-What one sees: some replies take 40 ms longer than others. What a bystander sees: nothing, or the
+What you see: some replies take 40 ms longer than others. What a bystander sees: nothing, or the
 same delay now and then.
 """
 

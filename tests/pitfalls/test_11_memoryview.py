@@ -6,7 +6,7 @@ local variable lives until the function returns. One in a traceback or a debugge
 While `send` takes everything, the buffer is simply replaced, and the code works. It fails in the
 branch that is rarely taken.
 
-What one sees: `BufferError: Existing exports of data: object cannot be re-sized`. What a bystander
+What you see: `BufferError: Existing exports of data: object cannot be re-sized`. What a bystander
 sees: nothing where the error is caught for one client, and the end of the service where it is not.
 """
 

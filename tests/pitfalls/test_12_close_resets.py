@@ -9,7 +9,7 @@ script loses its replies just when it needs them.
 The order that works: send everything, and shut down our side. Then read and throw away until the
 peer has ended its side or a bound is reached. Then close.
 
-What one sees: the last replies are missing, or the client gets `Connection reset by peer`. What a
+What you see: the last replies are missing, or the client gets `Connection reset by peer`. What a
 bystander sees: nothing; a client without mistakes never meets it.
 """
 

@@ -7,7 +7,7 @@ from any call on the socket at any moment. It is no error of this program. But t
 over, and everything that belongs to it must end with it. Most code cleans up where `recv` returns
 b"", and on developers' machines every connection ends there.
 
-What one sees: `Connection reset by peer` in the log, and sessions that stay after their client has
+What you see: `Connection reset by peer` in the log, and sessions that stay after their client has
 gone. What a bystander sees: that an id is in use, although its owner has gone.
 """
 

@@ -8,7 +8,7 @@ Closing without unregistering has a second effect. `epoll` forgets a closed desc
 nothing happens at first. But `selectors` keeps its own list, and refuses the next socket with that
 number. All of it takes two connections at the right moment. A test with one client never has that.
 
-What one sees: `Invalid file descriptor: -1`, `(FD 7) is already registered`, or one client's event
+What you see: `Invalid file descriptor: -1`, `(FD 7) is already registered`, or one client's event
 in another client's handler. What a bystander sees: an error about a connection that was in good
 order.
 """
@@ -76,7 +76,7 @@ class TestUnregister(Pitfall):
     """Ten clients come, one after the other has gone."""
 
     usually = "the next connection with the number of a closed one is refused"
-    wrong = without(" accept ", " watch read")
+    wrong = without(" accept ", " asks for read")
     handled = Stream._release
     naive = {"kv.net.stream.Stream._release": release}
 

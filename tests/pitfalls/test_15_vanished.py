@@ -10,7 +10,7 @@ otherwise.
 No test can pull a plug, so the first scenario looks at the socket. The idle deadline needs nothing
 from the kernel, and the second one sees it work.
 
-What one sees: connections of clients that no longer exist, and ids that stay in use. What a
+What you see: connections of clients that no longer exist, and ids that stay in use. What a
 bystander sees: that an id is in use, or that there is no place left.
 """
 

@@ -5,7 +5,7 @@ On macOS and the BSDs it does. So a program can be right there and wrong here. N
 `recv` comes after readiness and replies are small. Then one client does not read. `send` waits for
 room in its buffer, as a blocking socket should. The one thread that serves everybody waits with it.
 
-What one sees: the whole server stands still until one client reads or leaves. What a bystander
+What you see: the whole server stands still until one client reads or leaves. What a bystander
 sees: no reply at all, however small the question.
 """
 

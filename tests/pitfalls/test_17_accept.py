@@ -8,7 +8,7 @@ server.
 The other mistake is to accept until "would block". If new connections come faster than that, the
 loop only accepts, and serves nobody.
 
-What one sees: the server ends with `ConnectionAbortedError`, or stops answering during a rush. What
+What you see: the server ends with `ConnectionAbortedError`, or stops answering during a rush. What
 a bystander sees: the end of the service, or no reply for as long as others connect.
 """
 

@@ -6,7 +6,7 @@ stays in the queue, so the listener stays readable. A level-triggered loop comes
 the same error. Ending the server would be worse: it throws out those who had got in. What works is
 to leave the listener alone for a moment, and then to try again.
 
-What one sees: `Too many open files` fills the log, at 100 % CPU, just when the server has the most
+What you see: `Too many open files` fills the log, at 100 % CPU, just when the server has the most
 to do. What a bystander sees: that connecting works and nothing follows, and that replies come late.
 """
 

@@ -8,7 +8,7 @@ The kernel has a queue for this. A client that is not accepted waits there, beli
 connected, and gets in when another leaves. So it is enough not to call `accept`. The listener must
 not be watched either: a waiting client makes it readable all the time.
 
-What one sees: clients are reset when the server is full, or a full server uses 100 % CPU. What a
+What you see: clients are reset when the server is full, or a full server uses 100 % CPU. What a
 bystander sees: slower replies while somebody waits for a place.
 """
 

@@ -8,7 +8,7 @@ A name may have several addresses: `localhost` is often both `::1` and `127.0.0.
 one. If a server takes only the first, half of its clients are refused. And whether a listener on
 `::` also takes IPv4 connections is a setting that differs between systems.
 
-What one sees: `Address already in use` after a restart, or `Connection refused` by name only. What
+What you see: `Address already in use` after a restart, or `Connection refused` by name only. What
 a bystander sees: nothing, as long as it is connected to an address that is served.
 """
 

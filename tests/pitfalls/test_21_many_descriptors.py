@@ -8,7 +8,7 @@ To protect programs that use `select`, most systems set the soft limit of descri
 program may raise it up to the hard limit (getrlimit(2)). If it does not, it has EMFILE with a
 thousand clients, whatever its own limit of connections says. Below a thousand, nothing shows.
 
-What one sees: `filedescriptor out of range in select()`, or `Too many open files`, at about 1,000
+What you see: `filedescriptor out of range in select()`, or `Too many open files`, at about 1,000
 clients. What a bystander sees: the end of the service when the next client comes, or nobody accepts
 that client.
 """

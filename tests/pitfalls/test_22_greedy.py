@@ -8,7 +8,7 @@ The work that one connection gets in a turn needs a bound. The bound should be i
 time. A turn that ends after some milliseconds ends somewhere else each time, and cannot be tested.
 What is left over waits for the next turn, behind everybody else who is ready.
 
-What one sees: one busy client, and everybody else times out. What a bystander sees: late replies to
+What you see: one busy client, and everybody else times out. What a bystander sees: late replies to
 the simplest question.
 """
 

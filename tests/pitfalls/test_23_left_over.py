@@ -6,7 +6,7 @@ readiness will ever tell of it. The client waits for replies, and the server wai
 It only shows with clients that send more at once than one turn handles. Every buffered reader has
 the same trap. For TLS, `SSLSocket.pending()` is there for it.
 
-What one sees: replies stop, no error shows, and one more octet from the client starts them again.
+What you see: replies stop, no error shows, and one more octet from the client starts them again.
 What a bystander sees: nothing; only the one whose lines wait is affected.
 """
 

@@ -6,7 +6,7 @@ client that is silent. But a client that sends one octet now and then is never s
 ("Slowloris"). It keeps its place for ever, at the price of one packet a minute. So the deadline
 must not be for the silence. It has to be for the whole handshake, from accepting to its end.
 
-What one sees: all places are taken by clients that never finish to connect. What a bystander sees:
+What you see: all places are taken by clients that never finish to connect. What a bystander sees:
 that connecting works, and that no reply comes, because there is no place.
 """
 

@@ -9,7 +9,7 @@ is due. A server cancels nearly every timer that it sets, and an idle deadline i
 `poll` and `epoll_wait` count in whole milliseconds. Half a millisecond becomes zero. A loop that
 sleeps so comes back at once, finds nothing due, and asks again.
 
-What one sees: deadlines that move with the clock, memory that grows with traffic, or short bursts
+What you see: deadlines that move with the clock, memory that grows with traffic, or short bursts
 of 100 % CPU. What a bystander sees: slower replies, or a deadline of its own that passes too early
 or too late.
 """

@@ -6,7 +6,7 @@ One is not to do it: one key gives one text one line, so a sealed line can be re
 is to count it. If a turn is bounded in messages, one client can have 64 sealings of five blocks
 each before anybody else is looked at. That is 70 ms. So work is weighed by its cost.
 
-What one sees: everybody's latency jumps when one client asks for something new. What a bystander
+What you see: everybody's latency jumps when one client asks for something new. What a bystander
 sees: late replies, for as long as the arithmetic takes.
 """
 

@@ -7,7 +7,7 @@ it up until Python 3.3. Making an RSA key is arithmetic, and takes 35 ms on aver
 luck. Neither looks like waiting, so both end up in the loop. Here they are done before the loop
 runs, and a client's name is its address.
 
-What one sees: the whole server pauses for seconds when somebody connects. What a bystander sees: no
+What you see: the whole server pauses for seconds when somebody connects. What a bystander sees: no
 reply until the name server has answered.
 """
 

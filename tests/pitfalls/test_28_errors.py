@@ -8,7 +8,7 @@ comes for what is left over (23), and when its deadline does. The exception is a
 program, so it is logged with its traceback. That connection is dropped, because nobody knows what
 state it is in.
 
-What one sees: one strange client, one traceback, and everybody is disconnected. What a bystander
+What you see: one strange client, one traceback, and everybody is disconnected. What a bystander
 sees: the end of its own connection, for what another one sent.
 """
 

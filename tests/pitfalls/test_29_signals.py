@@ -10,7 +10,7 @@ A server that finishes politely takes its time, and a second signal should end i
 tool that stops a whole process group sends SIGTERM both to the server and to the `make` that
 started it. `make` passes its own on, so the second comes within a millisecond of the first.
 
-What one sees: Ctrl-C seems to do nothing, or the last replies are lost at a restart. What a
+What you see: Ctrl-C seems to do nothing, or the last replies are lost at a restart. What a
 bystander sees: a connection that is reset when the server is restarted.
 """
 
@@ -133,7 +133,7 @@ class TestTwice(Pitfall):
     """SIGTERM comes twice in a row when a client's 200 commands have just arrived."""
 
     usually = "the second of two signals ends the process at once, and replies are lost"
-    wrong = seen("^#1 close ", after="^signals watch nothing")
+    wrong = seen("^#1 close ", after="^signals asks for nothing")
     handled = serve
     naive = {"kv.process.SAME_REQUEST": 0.0}
 

@@ -8,7 +8,7 @@ Standard error may also be closed: programs that put themselves into the backgro
 The next descriptor gets the lowest free number, which is then 2, and may be a connection. What the
 usual handler logs is then sent to a stranger.
 
-What one sees: the server stands still until somebody scrolls, or a client receives log lines. What
+What you see: the server stands still until somebody scrolls, or a client receives log lines. What
 a bystander sees: no reply, or a line of log in the middle of its replies.
 """
 

@@ -9,7 +9,7 @@ file, which the program shares with its shell and with everyone else in that ter
 EAGAIN from then on, even after the program has ended. Without the flag, a read waits for ever if
 what was ready has gone meanwhile. Ctrl-C makes a terminal throw away what was typed.
 
-What one sees: a pasted script stops half-way, `PermissionError` from `register`, or a broken shell
+What you see: a pasted script stops half-way, `PermissionError` from `register`, or a broken shell
 afterwards. What a bystander sees: nothing; the next program in that terminal does.
 """
 

@@ -8,7 +8,7 @@ A reader that has had enough leaves, and the next write fails with EPIPE. That i
 ends, and no error. The usual program ends with a traceback. If it writes while it reads from the
 server, as here, it takes the EPIPE for a broken connection.
 
-What one sees: `BrokenPipeError` after `| head`, or a client that does not notice that its server is
+What you see: `BrokenPipeError` after `| head`, or a client that does not notice that its server is
 gone. What a bystander sees: nothing; the server waits with what it has for that client only.
 """
 

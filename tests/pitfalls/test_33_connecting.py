@@ -9,7 +9,7 @@ Writable does not mean connected. SO_ERROR tells. Without asking it, the first `
 then nobody knows what else to try. A name has several addresses: `localhost` may be `::1` and
 `127.0.0.1`. When the first one refuses, the next may answer.
 
-What one sees: a client that hangs, `Operation now in progress`, or `Connection refused` although
+What you see: a client that hangs, `Operation now in progress`, or `Connection refused` although
 the server runs. What a bystander sees: nothing; the client harms itself alone.
 """
 
@@ -150,7 +150,7 @@ class TestNextAddress(Pitfall):
     """The first of two addresses refuses, the second answers."""
 
     usually = "the first address that refuses is the end"
-    wrong = never("^connector watch write", times=2)
+    wrong = never("^connector asks for write", times=2)
     handled = Connector._decided
     naive = {"kv.net.connector.Connector._decided": decided_for_all}
 

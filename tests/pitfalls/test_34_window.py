@@ -6,7 +6,7 @@ answered yet, to know which reply belongs to which command. It also has to keep 
 not take. With the hundred lines of a test that is nothing. With some gigabytes, the client reads
 the whole script as fast as it can.
 
-What one sees: the kernel kills the client for want of memory, while the server is still at the
+What you see: the kernel kills the client for want of memory, while the server is still at the
 beginning. What a bystander sees: slower replies, while the server works on what one client sends.
 """
 

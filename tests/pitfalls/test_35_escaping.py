@@ -6,7 +6,7 @@ text of the peer's choice. `print` and `logging` pass it on as it is, and usual 
 text. An attacker can make the log show what the server never said. Or the attacker stores a value
 that repaints the screen of the person who asks for it.
 
-What one sees: a terminal with strange colours, or log lines that are not true. What a bystander
+What you see: a terminal with strange colours, or log lines that are not true. What a bystander
 sees: the same strange text, if it reads the same log.
 """
 

@@ -9,7 +9,7 @@ reply to the command before.
 So a failed `send` ends one direction. What is unsent is void. Reading goes on until `recv` itself
 says that there is no more, and then the error of the `send` is told.
 
-What one sees: `Broken pipe` in the log, where the peer had said what was wrong. What a bystander
+What you see: `Broken pipe` in the log, where the peer had said what was wrong. What a bystander
 sees: nothing; the error is told to the one whose connection it was.
 """
 

@@ -10,7 +10,7 @@ What helps is to close without RST. The kernel goes on delivering, even after th
 To know more, ask the kernel what the peer has not acknowledged (SIOCOUTQ on Linux). And when a stop
 has to leave such a client, say so.
 
-What one sees: at every restart a few slow clients lose the end of their replies, and the log says
+What you see: at every restart a few slow clients lose the end of their replies, and the log says
 that all is well. What a bystander sees: nothing, as long as it reads fast itself.
 """
 

@@ -8,7 +8,7 @@ What peers may cost needs a second bound, in total. The share of each shrinks as
 something, down to one message. Then a client that wants little waits for one message of each of
 the others. The log counts what it leaves out, and says so.
 
-What one sees: everything holds in tests with ten clients, and nothing does in a rush. What a
+What you see: everything holds in tests with ten clients, and nothing does in a rush. What a
 bystander sees: late replies, although each of the others is within its limits.
 """
 

@@ -7,7 +7,7 @@ first. No honest client sends urgent data to a line protocol. But anybody can, b
 purpose, and then the LF of a line may be the octet that is gone. With SO_OOBINLINE the octet stays
 where it was sent, and the mark means nothing (RFC 6093, section 4).
 
-What one sees: a message lacks a character, or is never answered. What a bystander sees: nothing.
+What you see: a message lacks a character, or is never answered. What a bystander sees: nothing.
 The other connections are served as before.
 """
 

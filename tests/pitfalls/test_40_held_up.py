@@ -9,7 +9,7 @@ Each deadline needs an answer to the question whose turn it is. While the server
 something, it is the server's turn, and the idle deadline has to wait. A client that does not even
 read has another deadline (9).
 
-What one sees: clients on slow lines are dropped as idle in the middle of a long reply. What a
+What you see: clients on slow lines are dropped as idle in the middle of a long reply. What a
 bystander sees: nothing; it happens to those who read slowly.
 """
 

@@ -9,7 +9,7 @@ statistics often enough, and SIGTERM never comes.
 So the octet means nothing but "wake up". What came is in a flag that the handler sets. A flag
 cannot be full, and when the pipe is full the loop will wake anyway.
 
-What one sees: a server that ignores SIGTERM once, on a busy day. What a bystander sees: nothing,
+What you see: a server that ignores SIGTERM once, on a busy day. What a bystander sees: nothing,
 and that is the fault: its connection should have been finished.
 """
 

@@ -9,7 +9,7 @@ append between the two.
 There is one way in from other threads: a queue of its own, and an octet through a socket that the
 loop watches. The mechanism is that of signals (41).
 
-What one sees: work that was handed over is done when the next client comes. What a bystander sees:
+What you see: work that was handed over is done when the next client comes. What a bystander sees:
 a reply that comes late, and together with another's.
 """
 

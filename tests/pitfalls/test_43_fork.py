@@ -8,7 +8,7 @@ What the child does politely is done to the parent. When it closes its copy of a
 disconnects the parent's session. The selector is shared, too: what the child unregisters is not
 watched for the parent any more.
 
-What one sees: a session that ends by itself, values of the wrong keys, or a parent that waits for
+What you see: a session that ends by itself, values of the wrong keys, or a parent that waits for
 ever. All of that happens only after a fork. What a bystander sees: nothing. Other clients have
 connections of their own.
 """

@@ -8,7 +8,7 @@ Nothing fails. Each gets the value of the other's key.
 A flag that is tested and then set does not help: there is a gap between the two, and the signal
 comes there.
 
-What one sees: wrong values, now and then, in a program with threads or signal handlers. What a
+What you see: wrong values, now and then, in a program with threads or signal handlers. What a
 bystander sees: nothing; the server has answered every command rightly.
 """
 

@@ -9,7 +9,7 @@ the server, too.
 
 And SIGHUP, which comes when the terminal goes, ends a process at once if nobody handles it.
 
-What one sees: `kill` does nothing; or a background server ends at a Ctrl-C or a closed terminal,
+What you see: `kill` does nothing; or a background server ends at a Ctrl-C or a closed terminal,
 with its clients cut off. What a bystander sees: that its connection is cut off, or that the server
 is still there after it was told to end.
 """
@@ -134,7 +134,7 @@ class TestHangUp(Pitfall):
     """The terminal is closed: SIGHUP comes."""
 
     usually = "the process ends without a word, and its clients are cut off"
-    wrong = never("^listener watch nothing")
+    wrong = never("^listener asks for nothing")
     handled = "kv.process.ENDING"
     naive = {"kv.process.ENDING": (SIGINT, SIGTERM)}
 

@@ -8,7 +8,7 @@ restart under load that may be hundreds, and the server does not even know their
 So a graceful stop first accepts the connections in the queue, while there are descriptors. It
 answers what they have sent, and closes after that. What it cannot answer in time is counted.
 
-What one sees: a few `Connection reset by peer` at every restart, of a server that ends gracefully.
+What you see: a few `Connection reset by peer` at every restart, of a server that ends gracefully.
 What a bystander sees: nothing, unless it connects in the moment of the restart.
 """
 

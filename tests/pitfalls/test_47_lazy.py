@@ -11,7 +11,7 @@ blames the client for it (28).
 So everything that is needed is imported, looked up and made before the loop runs. A test looks at
 what the interpreter imports after that.
 
-What one sees: the first client after a start waits, or is "lost" with `Too many open files`. What a
+What you see: the first client after a start waits, or is "lost" with `Too many open files`. What a
 bystander sees: that the first replies after a start are late.
 """
 

@@ -8,7 +8,7 @@ time for each, half of it is over before the second address is tried, which woul
 once. RFC 8305 has a better plan. The next attempt begins a quarter of a second after the last one,
 or at once when one fails, and all go on until one of them connects.
 
-What one sees: connecting takes many seconds by name, and no time by address. What a bystander sees:
+What you see: connecting takes many seconds by name, and no time by address. What a bystander sees:
 nothing, as long as its own way to the first address works.
 """
 

@@ -9,7 +9,7 @@ room, where there is room, spins. A read that never sends waits for a peer that 
 an `SSLObject` between two `MemoryBIO`s there is only one rule, for all cases: always read, and ask
 to write exactly while there are octets to be sent.
 
-What one sees: one core at 100 % until the handshake is over, or a handshake that never ends. What a
+What you see: one core at 100 % until the handshake is over, or a handshake that never ends. What a
 bystander sees: slower replies while the loop spins.
 """
 

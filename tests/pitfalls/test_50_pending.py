@@ -3,11 +3,11 @@
 A record has up to 16 KiB of text, and can be opened only when all of it is there. So TLS takes more
 out of the kernel's buffer than a `recv(4096)` asks for, and keeps the rest. The socket is then no
 longer readable: no selector tells of what waits in the TLS object (`SSLSocket.pending()` does, if
-it is asked). It is the same trap as with every buffer of one's own (23), in somebody else's. The
-way out: take everything out of the TLS object at once, and let it wait in one's own buffer, where
-fairness and back-pressure are.
+it is asked). It is the trap of every buffer (23), here in OpenSSL's. The way out: take
+everything out of the TLS object at once, and let it wait in your own buffer, where fairness and
+back-pressure are.
 
-What one sees: a peer that sends much at once gets a part of its replies, and the others later, when
+What you see: a peer that sends much at once gets a part of its replies, and the others later, when
 it sends something more. What a bystander sees: nothing; only the one whose text waits is affected.
 """
 

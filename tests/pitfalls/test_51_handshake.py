@@ -7,7 +7,7 @@ slow, so it belongs in the loop, like everything else that peers say. It costs a
 command does, so it has to count as work (26, 38). And it has a deadline (24), because a handshake
 that is half finished holds memory: OpenSSL sets aside what a peer says that it is going to send.
 
-What one sees: the server stands still, and goes on when one client leaves. Or it grows by 100 KiB
+What you see: the server stands still, and goes on when one client leaves. Or it grows by 100 KiB
 for each client that has said nine octets. What a bystander sees: no reply, for as long as another
 client's handshake takes.
 """

@@ -7,7 +7,7 @@ returns `b""`, as after a proper end. The other half: send your own close_notify
 which `SSLSocket.close` does not do. In TLS 1.3 it ends one direction only, like FIN, so half-close
 (3) works as it does without TLS. `unwrap` cannot do that, as it waits for the other side's.
 
-What one sees: a file, or a script's output, that is shorter than it was, and no error. Or peers
+What you see: a file, or a script's output, that is shorter than it was, and no error. Or peers
 that complain: "unexpected EOF while reading". What a bystander sees: nothing. Only one connection
 is affected.
 """

@@ -7,7 +7,7 @@ has nothing to read, and it never happens. And either side may ask the other for
 such request has an answer, which has to be sent. If the peer asks and does not read, the answers
 wait in our memory, unless they count like all that is unsent (8), and nothing more is read.
 
-What one sees: the last messages of clients that leave in haste are missing. Or memory grows with a
+What you see: the last messages of clients that leave in haste are missing. Or memory grows with a
 peer that has sent no message. What a bystander sees: nothing, until the memory is used up.
 """
 
