@@ -95,7 +95,7 @@ class Tls:
         """Raises `ValueError` if no certificate can be for that name."""
         self.state = HANDSHAKE
         self.error: TlsError | None = None  # set when it has failed
-        self.waiting = b""  # plaintext written during the handshake
+        self.waiting = b""  # plaintext that cannot be sealed yet
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         server = server_name is None
