@@ -25,7 +25,7 @@ and `failed` leads to OVER from all but OVER itself.
 """
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -95,7 +95,7 @@ class Tls:
         """Raises `ValueError` if no certificate can be for that name."""
         self.state = HANDSHAKE
         self.error: TlsError | None = None  # set when it has failed
-        self.waiting = b""  # plaintext written during the handshake
+        self.waiting = b""  # plaintext that cannot be sealed yet
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         server = server_name is None
@@ -139,7 +139,7 @@ class Tls:
         """
         if self._records is not None:
             octets = self._take_clear(octets, self._records)
-        return b"".join(map(self._take, pieces(octets)))
+        return in_pieces(self._take, octets)
 
     def ended(self) -> bool:
         """FIN has come. False, and an error, if close_notify did not come before it (52)."""
@@ -198,7 +198,7 @@ class Tls:
         if self.state is HANDSHAKE or self.waiting:
             self.waiting += plaintext
         elif self.state in (OPEN, THEY_ENDED):
-            return b"".join(map(self._seal, pieces(plaintext)))
+            return in_pieces(self._seal, plaintext)
         return b""
 
     def pending(self) -> bytes:
@@ -245,11 +245,12 @@ class Tls:
         self._enter(Event.FAILED)
 
 
-def pieces(octets: bytes) -> Sequence[bytes]:
-    """The octets in pieces of the size that OpenSSL gets at a time."""
-    if 0 < len(octets) <= PIECE:
-        return (octets,)
-    return [octets[start : start + PIECE] for start in range(0, len(octets), PIECE)]
+def in_pieces(act: Callable[[bytes], bytes], octets: bytes) -> bytes:
+    """What `act` makes of the octets. It gets as many at a time as OpenSSL is to have."""
+    if len(octets) <= PIECE:
+        return act(octets)
+    starts = range(0, len(octets), PIECE)
+    return b"".join([act(octets[start : start + PIECE]) for start in starts])
 
 
 def said(error: ssl.SSLError) -> str:
