@@ -9,7 +9,6 @@ memory it takes, what it reads from its environment, standard descriptors that a
 import contextlib
 import fcntl
 import gc
-import itertools
 import logging
 import os
 import runpy
@@ -111,9 +110,10 @@ def as_new(env: dict[str, str], kept: Sequence[int]) -> None:
             signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
-    for low, high in itertools.pairwise(edges):
-        os.closerange(low + 1, high)
+    for number in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+        if number > 2 and number not in kept:
+            with contextlib.suppress(OSError):  # it was that of this listing
+                os.close(number)
     sys.stdin, sys.stdout = (open(n, "rw"[n], closefd=False) for n in (0, 1))  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.excepthook, sys.unraisablehook = sys.__excepthook__, sys.__unraisablehook__

@@ -378,7 +378,7 @@ def test_a_server_that_does_not_reply_is_a_timeout_error(fake: Fake, clock: Cloc
     assert_closed(client)
 
 
-@pytest.mark.parametrize("stage", ["key", "CONNECT"])
+@pytest.mark.parametrize("stage", ["key", "half a key", "CONNECT"])
 def test_a_server_that_does_not_let_it_in_is_a_timeout_error(
     client: MakeClient, clock: Clock, stage: str
 ) -> None:
@@ -387,6 +387,8 @@ def test_a_server_that_does_not_let_it_in_is_a_timeout_error(
             conversation.handshake().read_text()
         else:
             conversation.read_line()
+        if stage == "half a key":
+            conversation.send_raw(SERVER_KEY.line[:-1])
         until_it_speaks(conversation, clock)
 
     with FakeServer() as server:

@@ -84,18 +84,6 @@ Connect = Callable[..., Client]
 # --- while connecting ------------------------------------------------------------------------
 
 
-def test_a_server_that_says_a_part_of_its_key_and_no_more_is_a_timeout_error(
-    fake: FakeServer,
-) -> None:
-    def trickle(conversation: Conversation) -> None:
-        conversation.send_raw(SERVER_KEY.line[:-1])
-        conversation.drain()
-
-    fake.behave(trickle)
-    with pytest.raises(TimeoutError, match=r"0\.3 s"):
-        connect(fake)
-
-
 def test_each_step_of_connecting_takes_from_one_and_the_same_time(fake: FakeServer) -> None:
     """The key comes late, and then nothing: the deadline is the one that was set at the start."""
     reactor = Reactor(Selector(), clock := Clock())
@@ -252,13 +240,6 @@ def test_a_server_that_floods_with_what_is_no_line_is_a_violation(
 
     with pytest.raises(Violation):
         client(flood, patience()).get("x")
-
-
-def test_a_server_that_never_answers_is_a_timeout_error(client: Connect) -> None:
-    one = client(lambda conversation: conversation.drain())
-    with pytest.raises(TimeoutError, match=r"did not reply for 0\.3 s"):
-        one.pipeline().put("x", "1").get("x").execute()
-    assert one.closed
 
 
 def test_a_server_that_never_reads_is_a_timeout_error(client: Connect) -> None:
