@@ -9,6 +9,7 @@ import pkgutil
 import pytest
 
 from kv.net.owner import Limits
+from kv.protocol import cipher
 from kv.server import Settings
 
 NUMBERS = {
@@ -71,3 +72,17 @@ def test_what_one_peer_may_cost_is_what_was_chosen() -> None:
 @pytest.mark.parametrize(("high_water", "scarce"), [(64 * 100, False), (64 * 100 - 1, True)])
 def test_where_a_batch_may_have_more_replies_than_may_wait(high_water: int, scarce: bool) -> None:
     assert Limits(line_size=100, high_water=high_water).scarce == scarce
+
+
+@pytest.mark.parametrize(
+    ("gmpy2", "costs"),
+    [
+        (None, {128: (1, 8), 512: (15, 255), 1024: (50, 1_442), 4096: (571, 46_160)}),
+        (object(), {128: (1, 2), 512: (3, 50), 1024: (9, 255), 4096: (84, 6_626)}),
+    ],
+)
+def test_what_a_block_costs_is_what_was_measured(
+    gmpy2: object, costs: dict[int, tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cipher, "gmpy2", gmpy2)
+    assert {bits: cipher.work(bits) for bits in costs} == costs

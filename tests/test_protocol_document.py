@@ -10,12 +10,13 @@ import functools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rsa
 from house import house
 
-from kv.errors import Violation
+from kv.errors import TextError, Violation
 from kv.protocol.cipher import EXPONENT, PrivateKey, PublicKey, form, key_line_size
 from kv.protocol.conversation import ClientConversation, ServerConversation, Service, opened
 from kv.protocol.messages import (
@@ -27,6 +28,7 @@ from kv.protocol.messages import (
     State,
     Wire,
     parse,
+    shortened,
 )
 from kv.protocol.store import Store
 
@@ -635,9 +637,37 @@ def test_the_limits_are_those_of_the_code(sizes: tuple[int, int]) -> None:
         (key_size, lambda n: Command.delete(wire, "x" * n)),
     ]
     for size, make in made:
-        assert make(size)
-        with pytest.raises(ValueError):
-            make(size + 1)
+        for allowed in (1, size):
+            assert make(allowed)
+        empty = [0] if make is not made[1][1] else []  # a value may be empty
+        for refused in (size + 1, *empty):
+            with pytest.raises(ValueError):
+                make(refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("b\xe9\xe8", TextError, "the client id has 'é', which is not an ASCII character"),
+        ("a\nb", TextError, "the client id has a line feed, which a text cannot carry"),
+        (b"abc", TypeError, "the client id must be a str, not bytes"),
+    ],
+)
+def test_what_a_text_cannot_carry_is_named(text: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error) as raised:
+        Command.connect(Wire(), text)
+    assert str(raised.value) == said
+
+
+def test_what_a_peer_says_is_quoted_up_to_a_bound() -> None:
+    assert shortened("x" * 40) == repr("x" * 40)
+    assert shortened("x" * 41) == f"{'x' * 40!r}… (41 characters)"
+
+
+def test_the_modulus_itself_is_no_block() -> None:
+    block = SERVER.public.n.to_bytes(SERVER.public.form.size)
+    with pytest.raises(Violation, match="not below the modulus"):
+        SERVER.public.open(base64.b64encode(block))
 
 
 def test_the_longest_text_fills_no_more_than_a_line() -> None:

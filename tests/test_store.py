@@ -155,10 +155,10 @@ def test_a_copying_survives_sessions_that_shrink_and_end_meanwhile() -> None:
     assert next(store._copying, "at its end") == "at its end"
 
 
-def large(store: Store, client_id: str) -> Session:
+def large(store: Store, client_id: str, buckets: int = 3 * SWEEP + 1) -> Session:
     """A session with more buckets than are forgotten at a time."""
     session = begin(store, client_id)
-    while session.values.buckets <= 3 * SWEEP:
+    while session.values.buckets < buckets:
         session.put(str(len(session.values)), "")
     return session
 
@@ -175,6 +175,8 @@ def test_a_large_session_is_forgotten_bit_by_bit() -> None:
     assert values.buckets == buckets - SWEEP - 1
     assert store.sweep() and not store.sweep() and not store.sweep()
     assert values.buckets == 0
+    store.end(large(store, "not so large", SWEEP))
+    assert not store.sweep(0)  # it is forgotten at once
 
 
 def test_the_loop_forgets_large_sessions_in_turns_and_comes_to_rest() -> None:
