@@ -5,6 +5,7 @@
     run_kv          run_kv("server", "--port", "x") -> a `python -m kv` that ended by itself
     connect         connect() -> a `wire.Peer`: TCP only, nothing sent
     peer            peer() or peer("alice") -> a `wire.Peer` with a session of its own
+    fake            a `fake.FakeServer`, which does as the test says
     barrier         barrier() returns when the shared server has read all that was sent to it;
                     barrier(n) when it has taken n turns of its loop since then
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import pytest
 import starts
+from fake import FakeServer
 from patience import lose_patience, patience
 from starts import ROOT  # noqa: F401 (tests take it from here)
 from wire import Barrier, Peer, new_id
@@ -219,6 +221,13 @@ def peer(connect: Callable[..., Peer]) -> Callable[..., Peer]:
         return connect(port, **options).handshake().connect(client_id or new_id())
 
     return make
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """A server that does as the test says."""
+    with FakeServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -89,8 +89,7 @@ def test_after_an_id_in_use_another_id_can_be_tried_on_the_same_connection(
     connect: MakePeer, peer: MakePeer
 ) -> None:
     name = new_id()
-    holder = peer(name)
-    client = connect().handshake()
+    holder, client = peer(name), connect().handshake()
     assert client.ask(f"CONNECT {name}") == "CONNECT: ERROR"
     assert client.ask(f"CONNECT {name}") == "CONNECT: ERROR"
     assert client.ask(f"CONNECT {new_id()}") == "CONNECT: OK"
@@ -102,8 +101,7 @@ def test_after_an_id_in_use_the_same_id_can_be_had_once_its_holder_has_gone(
     connect: MakePeer, peer: MakePeer
 ) -> None:
     name = new_id()
-    holder = peer(name)
-    client = connect().handshake()
+    holder, client = peer(name), connect().handshake()
     assert client.ask(f"CONNECT {name}") == "CONNECT: ERROR"
     assert holder.ask("DISCONNECT") == "DISCONNECT: OK"
     assert client.ask(f"CONNECT {name}") == "CONNECT: OK"
@@ -114,8 +112,7 @@ def test_after_an_id_in_use_a_command_is_still_one_before_connect(
     connect: MakePeer, peer: MakePeer, command: str
 ) -> None:
     name = new_id()
-    holder = peer(name)
-    client = connect().handshake()
+    holder, client = peer(name), connect().handshake()
     assert client.ask(f"CONNECT {name}") == "CONNECT: ERROR"
     client.send_text(command)
     assert client.read_to_end() == b""

@@ -8,13 +8,15 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from fake import Conversation, FakeServer
-from house import Clock, Selector
+from house import Clock, Dozing, Selector
 from patience import patience
 from pitfalls.pitfall import bounded
 from wire import KEY as SERVER_KEY
@@ -40,24 +42,35 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
-@pytest.fixture
 def client(fake: FakeServer) -> Iterator[Callable[..., Client]]:
-    """`client(behaviour)` connects to a server that then does as `behaviour` says."""
+    """`client(behaviour)` connects to a server that then does as `behaviour` says.
+
+    Its clock begins to run when it has connected, however long that takes on a busy machine.
+    """
     made: list[Client] = []
 
     def make(behaviour: Behaviour, timeout: float = SHORT) -> Client:
         fake.behave(lambda conversation: behaviour(conversation.connect()))
-        made.append(connect(fake, timeout))
+        with late_clock() as begin:
+            made.append(connect(fake, timeout))
+            begin()
         return made[-1]
 
     yield make
     for one in made:
         one.close()
+
+
+@contextlib.contextmanager
+def late_clock() -> Iterator[Callable[[], None]]:
+    """A client that is made meanwhile has a clock that stands still until this is called."""
+    began: list[float] = []
+
+    def clock() -> float:
+        return time.monotonic() - began[0] if began else 0.0
+
+    with mock.patch("kv.caller.Reactor", lambda: Reactor(Dozing(), clock)):
+        yield lambda: began.append(time.monotonic())
 
 
 def connect(fake: FakeServer, timeout: float = SHORT) -> Client:
@@ -137,10 +150,11 @@ def test_a_server_that_refuses_and_does_not_close_is_not_waited_for(fake: FakeSe
     def refuse(conversation: Conversation) -> None:
         conversation.handshake().read_text()
         conversation.reply("CONNECT: ERROR")
+        begin()
         conversation.drain()
 
     fake.behave(refuse)
-    with pytest.raises(ConnectRefused):
+    with late_clock() as begin, pytest.raises(ConnectRefused):
         connect(fake)
 
 

@@ -44,12 +44,6 @@ def made() -> Iterator[Callable[..., Client]]:
         yield make
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
 # --- threads ---------------------------------------------------------------------------------
 
 

@@ -20,11 +20,11 @@ def with_no_reader(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("tests.pitfalls",),
-        ("tests.pitfalls", "6"),
-        ("tests.ladder", "--step=1"),
-        ("tests.simulation", "--seeds=1"),
-        ("tests.simulation", "--seed=3"),
+        ("pitfalls",),
+        ("pitfalls", "6"),
+        ("ladder", "--step=1"),
+        ("simulation", "--seeds=1"),
+        ("simulation", "--seed=3"),
         ("tests.bench", "--help"),
         ("tests.demo", "--fast"),
     ],

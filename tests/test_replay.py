@@ -481,7 +481,7 @@ def test_every_pitfall_has_a_page_or_says_why_not() -> None:
 def test_the_command_writes_the_pages_that_there_are_and_says_why_there_is_none(
     tmp_path: Path,
 ) -> None:
-    done = starts.run("-m", "tests.pitfalls", "7", "--replay", str(tmp_path / "p.html"))
+    done = starts.run("-m", "pitfalls", "7", "--replay", str(tmp_path / "p.html"))
     assert (done.returncode, done.stderr) == (0, "")
     page, none = done.stdout.splitlines()
     assert page.startswith(f"{tmp_path / 'p.html'}: A client connects, sends its key")

@@ -20,6 +20,7 @@ from wire import (
 )
 
 MakePeer = Callable[..., Peer]
+LONGEST_KEY = "k" * 261
 BAD_MESSAGES = bad_messages()
 BAD_KEY_LINES = bad_key_lines()
 BEFORE_CONNECT = ["PUT x", "GET x", "DELETE x", "DISCONNECT", "HELLO", ""]
@@ -138,67 +139,32 @@ def test_put_is_answered_after_its_value_with_put_ok(
     assert client.ask("blue") == "PUT: OK"
 
 
-def test_get_is_answered_with_the_bare_value(peer: MakePeer) -> None:
+#: What is said in a session, and what is answered.
+SAID = {
+    "get is answered with the bare value": "PUT colour=blue -> PUT: OK, GET colour -> blue",
+    "get of a key that is not there": "GET colour -> GET: ERROR",
+    "put overwrites": "PUT a=1 -> PUT: OK, PUT a=2 -> PUT: OK, GET a -> 2",
+    "delete": "PUT a=1 -> PUT: OK, DELETE a -> DELETE: OK, GET a -> GET: ERROR",
+    "delete of a key that is not there": "DELETE a -> DELETE: OK, DELETE a -> DELETE: OK",
+    "delete leaves the others": "PUT a=1 -> PUT: OK, PUT b=2 -> PUT: OK, DELETE a -> DELETE: OK,"
+    " GET b -> 2",
+    "keys are case sensitive": "PUT key=1 -> PUT: OK, PUT Key=2 -> PUT: OK, GET key -> 1,"
+    " GET Key -> 2, GET KEY -> GET: ERROR",
+    "values keep their case": "PUT colour=bLuE -> PUT: OK, GET colour -> bLuE",
+    "one space ends the verb and further ones belong to the key": "PUT  a b =1 -> PUT: OK,"
+    " PUT  =2 -> PUT: OK, GET  a b  -> 1, GET a b  -> GET: ERROR, GET  a b -> GET: ERROR,"
+    " GET   -> 2",
+    "the longest key": f"PUT {LONGEST_KEY}=1 -> PUT: OK, GET {LONGEST_KEY} -> 1,"
+    f" DELETE {LONGEST_KEY[:258]} -> DELETE: OK, GET {LONGEST_KEY} -> 1",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_session_is_answered_as_the_protocol_says(peer: MakePeer, name: str) -> None:
     client = peer()
-    client.ask("PUT colour", "blue")
-    assert client.ask("GET colour") == "blue"
-
-
-def test_get_of_a_key_that_is_not_there_is_answered_with_get_error(peer: MakePeer) -> None:
-    assert peer().ask("GET colour") == "GET: ERROR"
-
-
-def test_put_overwrites_the_value_that_was_there(peer: MakePeer) -> None:
-    client = peer()
-    client.ask("PUT colour", "blue")
-    assert client.ask("PUT colour", "green") == "PUT: OK"
-    assert client.ask("GET colour") == "green"
-
-
-def test_delete_is_answered_with_delete_ok_and_the_key_is_gone(peer: MakePeer) -> None:
-    client = peer()
-    client.ask("PUT colour", "blue")
-    assert client.ask("DELETE colour") == "DELETE: OK"
-    assert client.ask("GET colour") == "GET: ERROR"
-
-
-def test_delete_of_a_key_that_is_not_there_is_answered_with_delete_ok(peer: MakePeer) -> None:
-    client = peer()
-    assert client.ask("DELETE colour") == "DELETE: OK"
-    assert client.ask("DELETE colour") == "DELETE: OK"
-
-
-def test_delete_leaves_the_other_keys_alone(peer: MakePeer) -> None:
-    client = peer()
-    client.ask("PUT one", "1")
-    client.ask("PUT two", "2")
-    client.ask("DELETE one")
-    assert client.ask("GET two") == "2"
-
-
-def test_keys_are_case_sensitive(peer: MakePeer) -> None:
-    client = peer()
-    client.ask("PUT colour", "blue")
-    client.ask("PUT Colour", "green")
-    assert client.ask("GET colour") == "blue"
-    assert client.ask("GET Colour") == "green"
-    assert client.ask("GET COLOUR") == "GET: ERROR"
-
-
-def test_values_keep_their_case(peer: MakePeer) -> None:
-    client = peer()
-    client.ask("PUT colour", "bLuE")
-    assert client.ask("GET colour") == "bLuE"
-
-
-def test_one_space_ends_the_verb_and_further_ones_belong_to_the_key(peer: MakePeer) -> None:
-    client = peer()
-    client.ask("PUT  a b ", "spaced")
-    client.ask("PUT  ", "one space")
-    assert client.ask("GET  a b ") == "spaced"
-    assert client.ask("GET a b ") == "GET: ERROR"
-    assert client.ask("GET  a b") == "GET: ERROR"
-    assert client.ask("GET  ") == "one space"
+    for exchange in SAID[name].split(", "):
+        said, answer = exchange.split(" -> ")
+        assert client.ask(*said.split("=")) == answer, exchange
 
 
 @pytest.mark.parametrize(
@@ -230,15 +196,6 @@ def test_the_longest_client_id_has_257_characters(peer: MakePeer) -> None:
     name = new_id("").ljust(LONGEST_TEXT - len("CONNECT "), "i")
     assert len(name) == 257
     peer(name)
-
-
-def test_the_longest_key_has_261_characters(peer: MakePeer) -> None:
-    client = peer()
-    key = "k" * 261
-    assert client.ask("PUT " + key, "x") == "PUT: OK"
-    assert client.ask("GET " + key) == "x"
-    assert client.ask("DELETE " + key[:258]) == "DELETE: OK"
-    assert client.ask("GET " + key) == "x"
 
 
 def test_replies_come_in_the_order_of_their_commands(peer: MakePeer) -> None:

@@ -116,10 +116,19 @@ def run(start: Callable[..., Client]) -> Callable[..., tuple[str, str, int]]:
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    """A server that does as the test says."""
-    with FakeServer() as server:
-        yield server
+def told(start: Callable[..., Client], fake: FakeServer) -> Callable[..., tuple[Any, ...]]:
+    """`told(script)`: what the fake server is told, and output, notices and exit status."""
+
+    def run_script(script: str | None, *args: str, **popen: Any) -> tuple[Any, ...]:
+        client = start(*args, port=fake.port, **popen)
+        if script is not None:
+            client.type(script)
+        if client.stdin:
+            client.end_input()
+        texts = fake.accept().connect().serve()
+        return texts, *client.end()
+
+    return run_script
 
 
 @pytest.fixture
@@ -137,6 +146,7 @@ def script_file(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
 
 Start = Callable[..., Client]
 Run = Callable[..., tuple[str, str, int]]
+Told = Callable[..., tuple[list[str], str, str, int]]
 
 
 # --- replies and notices ---------------------------------------------------------------------
@@ -194,14 +204,8 @@ def test_without_an_id_it_takes_user_name_process_id_and_something_random(
 # --- the input and its end -------------------------------------------------------------------
 
 
-def test_the_end_of_input_disconnects_politely_and_does_not_print_that_reply(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    client.type("GET x\n")
-    client.end_input()
-    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
-    assert client.end() == ("x\n", "", 0)
+def test_the_end_of_input_disconnects_politely_and_does_not_print_that_reply(told: Told) -> None:
+    assert told("GET x\n") == (["GET x", "DISCONNECT"], "x\n", "", 0)
 
 
 def test_what_follows_a_disconnect_in_a_pipe_is_not_sent_and_a_notice_says_so(
@@ -217,22 +221,20 @@ def test_what_follows_a_disconnect_in_a_pipe_is_not_sent_and_a_notice_says_so(
 
 @pytest.mark.parametrize("more", ["GET y\n", "GET y\n" * 10_000], ids=["a line", "60 KB"])
 def test_what_follows_a_disconnect_in_a_file_is_not_sent_and_a_notice_says_so(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any], more: str
+    told: Told, script_file: Callable[[str], Any], more: str
 ) -> None:
-    client = start(port=fake.port, stdin=script_file("GET x\nDISCONNECT\n" + more))
-    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
-    out, notices, status = client.end()
+    texts, out, notices, status = told(None, stdin=script_file("GET x\nDISCONNECT\n" + more))
+    assert texts == ["GET x", "DISCONNECT"]
     assert (out, status) == ("x\nDISCONNECT: OK\n", 1)  # something was not done
     assert "not sent" in notices and notices.count("\n") == 1
 
 
 def test_the_rest_of_a_file_is_noticed_even_if_the_disconnect_ends_a_read(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+    told: Told, script_file: Callable[[str], Any]
 ) -> None:
     head = "\n" * (16 * 1024 - len("DISCONNECT\n")) + "DISCONNECT\n"
-    client = start(port=fake.port, stdin=script_file(head + "GET y\n"))
-    assert fake.accept().connect().serve() == ["DISCONNECT"]
-    assert "not sent" in client.end()[1]
+    texts, _, notices, _ = told(None, stdin=script_file(head + "GET y\n"))
+    assert texts == ["DISCONNECT"] and "not sent" in notices
 
 
 def test_blank_lines_after_a_disconnect_are_nothing_to_speak_of(run: Run) -> None:
@@ -246,10 +248,8 @@ def test_a_disconnect_ends_the_client_though_its_input_stays_open(start: Start) 
     assert client.end() == ("DISCONNECT: OK\n", "", 0)
 
 
-def test_an_empty_input_is_an_empty_session(start: Start, fake: FakeServer) -> None:
-    client = start(port=fake.port, stdin=subprocess.DEVNULL)
-    assert fake.accept().connect().serve() == ["DISCONNECT"]
-    assert client.end() == ("", "", 0)
+def test_an_empty_input_is_an_empty_session(told: Told) -> None:
+    assert told(None, stdin=subprocess.DEVNULL) == (["DISCONNECT"], "", "", 0)
 
 
 def test_a_script_in_a_regular_file_works_the_same(
@@ -285,23 +285,16 @@ def test_the_last_line_needs_no_line_feed(run: Run) -> None:
 
 
 def test_blank_lines_are_skipped_but_an_empty_value_is_stored(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+    told: Told, script_file: Callable[[str], Any]
 ) -> None:
-    client = start(port=fake.port, stdin=script_file("\n \n\t\nPUT x\n\n\nPUT y\n  \nGET x\n"))
-    texts = fake.accept().connect().serve()
+    texts, *rest = told(None, stdin=script_file("\n \n\t\nPUT x\n\n\nPUT y\n  \nGET x\n"))
     assert texts == ["PUT x", "", "PUT y", "  ", "GET x", "DISCONNECT"]
-    assert client.end() == ("PUT: OK\nPUT: OK\nx\n", "", 0)
+    assert rest == ["PUT: OK\nPUT: OK\nx\n", "", 0]
 
 
-def test_a_put_without_its_value_at_the_end_of_input_is_refused(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    client.type("GET x\nPUT y\n")
-    client.end_input()
-    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
-    out, notices, status = client.end()
-    assert (out, status) == ("x\n", 1)
+def test_a_put_without_its_value_at_the_end_of_input_is_refused(told: Told) -> None:
+    texts, out, notices, status = told("GET x\nPUT y\n")
+    assert (texts, out, status) == (["GET x", "DISCONNECT"], "x\n", 1)
     assert "PUT has no value" in notices
 
 
@@ -390,15 +383,10 @@ REFUSED = {
 }
 
 
-def test_what_the_server_would_drop_is_refused_and_the_session_goes_on(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    client.type("".join(f"{line}\n" for line in REFUSED) + "GET still here\n")
-    client.end_input()
-    assert fake.accept().connect().serve() == ["GET still here", "DISCONNECT"]
-    out, notices, status = client.end()
-    assert (out, status) == ("still here\n", 1)
+def test_what_the_server_would_drop_is_refused_and_the_session_goes_on(told: Told) -> None:
+    script = "".join(f"{line}\n" for line in REFUSED) + "GET still here\n"
+    texts, out, notices, status = told(script)
+    assert (texts, out, status) == (["GET still here", "DISCONNECT"], "still here\n", 1)
     by_line = dict(line.split(": ", 1) for line in notices.splitlines())
     for number, (line, words) in enumerate(REFUSED.items(), 1):
         notice = by_line.pop(f"line {number}", "")
@@ -449,9 +437,7 @@ def test_a_value_may_read_like_a_command(run: Run) -> None:
     assert run(script) == ("".join(f"PUT: OK\n{value}\n" for value in values), "", 0)
 
 
-def test_a_refused_put_in_whatever_case_takes_its_value_line_with_it(
-    start: Start, fake: FakeServer
-) -> None:
+def test_a_refused_put_in_whatever_case_takes_its_value_line_with_it(told: Told) -> None:
     puts = ["put x", "Put x", "PUT", "PUT ", "put", " PUT x", "\tput", "PUT\tx", "PUT caf\u00e9"]
     puts.append(f"PUT {'k' * (LONGEST_KEY + 1)}")
     puts += ["PUTT x", "PTU x", "PU x", "UT x", "OUT x", "PUTx", "PUT:x", "put=x"]  # slips
@@ -461,12 +447,10 @@ def test_a_refused_put_in_whatever_case_takes_its_value_line_with_it(
     puts += ["kv> PUT x", "kv>PUT x", "bob> kv> put x"]  # copied from a terminal
     values = ["GET x", "DISCONNECT", "put x", "PUT x", "", "help", "caf\u00e9", "v" * 300, "x", "y"]
     values += ["DISCONNECT", "GET x", "DELETE y"] * 8
-    client = start(port=fake.port)
-    for put, value in zip(puts, values, strict=True):
-        client.type(f"{put}\n{value}\nGET y\n")
-    client.end_input()
-    assert fake.accept().connect().serve() == ["GET y"] * len(puts) + ["DISCONNECT"]
-    out, notices, status = client.end()
+    texts, out, notices, status = told(
+        "".join(f"{put}\n{value}\nGET y\n" for put, value in zip(puts, values, strict=True))
+    )
+    assert texts == ["GET y"] * len(puts) + ["DISCONNECT"]
     assert (out, status) == ("y\n" * len(puts), 1)
     for number, notice in enumerate(notices.splitlines()):
         assert notice.startswith(f"line {3 * number + 1}: ")
@@ -509,29 +493,6 @@ def test_a_refusal_is_held_back_until_the_earlier_reply_is_there(
     assert "line 2: 'hello'" in client.read_line(client.stderr)
 
 
-def test_a_million_refusals_behind_one_reply_are_not_remembered(
-    start: Start, fake: FakeServer
-) -> None:
-    """8 MB of lines that are refused, and a reply that does not come: hardly any is taken."""
-    client = start("--timeout", "0.5", port=fake.port)
-    taken = 0
-
-    def write() -> None:
-        nonlocal taken
-        with contextlib.suppress(BrokenPipeError):
-            client.type("GET x\n")
-            while taken < 8_000_000:
-                taken += client.stdin.write(b"hello\n" * 1000)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    fake.accept().connect().read_to_end()
-    assert client.wait() == 3
-    client.stderr.close()
-    writer.join(patience())
-    assert taken < 500_000
-
-
 # --- Windows' files ---------------------------------------------------------------------------
 
 
@@ -540,15 +501,9 @@ def test_a_byte_order_mark_at_the_very_start_is_skipped(run: Run) -> None:
     assert run(b"\xef\xbb\xbf") == ("", "", 0)
 
 
-def test_lines_that_end_in_cr_are_sent_as_they_are_and_spoken_of_once(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    client.type("GET a\n\r\nPUT b\r\nDISCONNECT\r\n\r\nGET c\r\n")
-    client.end_input()
-    texts = fake.accept().connect().serve()
+def test_lines_that_end_in_cr_are_sent_as_they_are_and_spoken_of_once(told: Told) -> None:
+    texts, out, notices, status = told("GET a\n\r\nPUT b\r\nDISCONNECT\r\n\r\nGET c\r\n")
     assert texts == ["GET a", "PUT b\r", "DISCONNECT\r", "GET c\r", "DISCONNECT"]
-    out, notices, status = client.end()
     assert (out, status) == ("a\nPUT: OK\nc\r\n", 0)
     assert notices.startswith("line 3 ends in a carriage return (CR)")
     assert notices.count("\n") == 1
@@ -850,19 +805,6 @@ def test_a_server_whose_key_line_is_none_is_left_and_is_status_3(
     assert "not one of 512 bits" in notices
 
 
-def test_a_server_that_never_replies_is_left_after_the_timeout_with_status_3(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start("--timeout", "0.5", port=fake.port)
-    conversation = fake.accept().connect()
-    client.type("GET x\n")
-    assert conversation.read_text() == "GET x"
-    assert client.wait() == 3
-    out, notices, _ = client.end()
-    assert out == ""
-    assert "did not reply for 0.5 s" in notices and notices.count("\n") == 1
-
-
 def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
     """In this process, its clock moved by hand: nothing is typed for a year."""
     with (
@@ -1094,25 +1036,27 @@ def test_each_reply_makes_room_for_one_more_command(
     assert (notices, status) == ("", 0)
 
 
+@pytest.mark.parametrize("line", ["GET x", "hello"], ids=["commands", "refusals"])
 def test_reading_pauses_while_too_many_replies_are_outstanding(
-    start: Start, fake: FakeServer
+    start: Start, fake: FakeServer, line: str
 ) -> None:
-    """A script of 8 MB, written for as long as the client lives: hardly any of it is taken."""
+    """8 MB, written for as long as the client lives, and no reply: hardly any of it is taken."""
     client = start("--timeout", "0.5", port=fake.port)
     taken = 0
 
     def write() -> None:
         nonlocal taken
-        chunk = b"GET x\n" * 1000
         with contextlib.suppress(BrokenPipeError):
+            client.type("GET x\n")
             while taken < 8_000_000:
-                taken += client.stdin.write(chunk)
+                taken += client.stdin.write(f"{line}\n".encode() * 1000)
 
     writer = threading.Thread(target=write)
     writer.start()
     fake.accept().connect().read_to_end()
     assert client.wait() == 3
-    client.stdout.close()
+    for pipe in (client.stdout, client.stderr):
+        pipe.close()
     writer.join(patience())
     assert not writer.is_alive()
     assert taken < 500_000

@@ -99,13 +99,6 @@ def start(server: Server) -> Iterator[Start]:
         yield make
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    """A server that does as the test says."""
-    with FakeServer() as server:
-        yield server
-
-
 # --- a session -------------------------------------------------------------------------------
 
 

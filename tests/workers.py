@@ -2,7 +2,8 @@
 
 Once pytest has collected the tests, it forks. Each worker takes the next file until none is left,
 and sends its reports to the first process, which hands them to pytest as if it had run them. So
-`-x`, `--durations` and `--lf` work. One file, `-s` and `--pdb` need no workers.
+`-x`, `--durations` and `--lf` work. One file, `-s` and `--pdb` need no workers. There are at
+most four, since some tests look at how programs share a processor.
 """
 
 import itertools
@@ -22,8 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--jobs",
         type=int,
-        default=os.cpu_count() or 1,
-        help="processes that run tests (as many as there are processors)",
+        default=min(4, os.cpu_count() or 1),
+        help="processes that run tests (as many as there are processors, at most 4)",
     )
 
 
@@ -49,6 +50,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         reports.close()  # so that the end of the worker is the end of the pipe
         sources.append(source)
     os.close(queue)
+    finished = 0
     try:
         for name, sent in received(sources):
             if name == "pytest_runtest_logreport":
@@ -56,6 +58,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
                 config.hook.pytest_runtest_logreport(report=report)
             else:
                 config.hook.pytest_runtest_logfinish(**sent)
+                finished += 1
             if session.shouldfail or session.shouldstop:
                 stop.set()
     finally:
@@ -66,7 +69,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         raise session.Failed(session.shouldfail)
     if session.shouldstop:
         raise session.Interrupted(session.shouldstop)
-    if any(worker.exitcode for worker in workers):
+    if finished < len(session.items):
         raise session.Interrupted("a process that ran tests has ended, and not all have run")
     return True
 

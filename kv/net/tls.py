@@ -41,6 +41,8 @@ PIECE = 4096
 class State(Enum):
     """How far a TLS connection has come."""
 
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
+
     HANDSHAKE = "handshake"
     OPEN = "open"
     THEY_ENDED = "they ended"
@@ -50,6 +52,8 @@ class State(Enum):
 
 class Event(Enum):
     """What changes that."""
+
+    __hash__ = object.__hash__  # its own one hashes the name, in Python
 
     AGREED = "agreed"  # the handshake is over
     THEY_END = "they end"  # their close_notify has come

@@ -31,7 +31,7 @@ class Scale:
     """How much of everything."""
 
     rounds: int = 5
-    seconds: float = 0.25  # that one server is measured in one round
+    seconds: float = 0.2  # that one server is measured in one round
     connections: int = 50
     cold: int = 20_000  # lines
     hot: int = 200

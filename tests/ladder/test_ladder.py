@@ -61,13 +61,20 @@ def test_a_step_opens_with_two_sentences_and_is_longer_than_the_last() -> None:
     assert STEPS[0].length <= 10 and lengths[-1] <= 150 and STEPS[8].length < 30
 
 
+def test_the_course_says_how_long_the_steps_are() -> None:
+    course = " ".join((ROOT / "kv/README.md").read_text().split())
+    first, eighth, last = (STEPS[index].length for index in (0, 7, 8))
+    assert f"The first has {first} lines of code and the eighth {eighth}." in course
+    assert f"this project's half for I/O, in {last} lines." in course
+
+
 def test_the_picture_shows_the_grid() -> None:
     assert picture.PATH.read_text() == picture.draw(), "python -m tests.readme brings it up to date"
 
 
 def run(*args: str) -> str:
     """What the program prints."""
-    done = starts.run("-m", "tests.ladder", *args)
+    done = starts.run("-m", "ladder", *args)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -86,6 +93,6 @@ def test_one_step_is_told_with_its_code_what_it_adds_and_what_it_cannot_do_yet()
 def test_a_program_of_ones_own_is_tried_by_all(tmp_path: Path) -> None:
     path = tmp_path / "my own.py"
     path.write_text("print('listening on port 1')")
-    done = starts.run("-m", "tests.ladder", f"--try={path}")
+    done = starts.run("-m", "ladder", f"--try={path}")
     assert (done.returncode, done.stderr) == (1, "")
     assert "refused" in done.stdout

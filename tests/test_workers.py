@@ -1,0 +1,42 @@
+"""What several processes run is reported as if one had run it, and none can be lost."""
+
+from pathlib import Path
+
+import pytest
+import starts
+
+FILES = {
+    "conftest.py": "from workers import pytest_addoption, pytest_runtestloop",
+    "test_1.py": "def test_good(): pass\ndef test_bad(): assert 1 == 2",
+    "test_2.py": "def test_good(): pass\ndef test_other(): pass",
+}
+
+
+def run(directory: Path, *args: str, **files: str) -> tuple[int, str]:
+    """Runs pytest there in two processes: its exit status and what it said."""
+    for name, code in {**FILES, **files}.items():
+        (directory / name).write_text(code)
+    path = f"{starts.ROOT / 'tests'}:{starts.ROOT}"
+    env = {**starts.os.environ, "PYTHONPATH": path}
+    options = ("-p", "no:cacheprovider", "--jobs=2", "-c", "/dev/null", *args)
+    done = starts.run("-m", "pytest", *options, ".", cwd=directory, env=env)
+    return done.returncode, done.stdout
+
+
+def test_what_failed_is_told_and_all_are_counted(tmp_path: Path) -> None:
+    status, said = run(tmp_path)
+    assert status == 1 and "assert 1 == 2" in said and "1 failed, 3 passed" in said
+
+
+def test_the_first_failure_ends_all_where_that_is_wanted(tmp_path: Path) -> None:
+    more = "\n".join(f"def test_{n}(): __import__('time').sleep(0.02)" for n in range(200))
+    status, said = run(tmp_path, "-x", **{"test_2.py": more})
+    assert status == 1 and "stopping after 1 failures" in said and "201 passed" not in said
+
+
+@pytest.mark.parametrize("when", ["setup", "test"])
+def test_a_process_that_ends_is_no_success(tmp_path: Path, when: str) -> None:
+    name = "setup_module" if when == "setup" else "test_deadly"
+    deadly = f"import os\ndef {name}(): os._exit(0)\ndef test_last(): pass"
+    status, said = run(tmp_path, **{"test_1.py": deadly})
+    assert status == 2 and "has ended" in said
