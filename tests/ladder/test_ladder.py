@@ -9,6 +9,7 @@ import starts
 
 from . import picture
 from .grid import LEGEND, STEPS, Cell, Step, descriptors, expected, tried, tried_by_all
+from .server import ROOT
 from .troupe import TROUPE, Peer
 
 CELLS = [(step, peer) for step in STEPS for peer in TROUPE]
