@@ -501,6 +501,15 @@ def test_a_stop_before_the_run_is_not_forgotten(reactor: Reactor, selector: Fake
     assert selector.timeouts == [0]
 
 
+def test_turns_are_counted_and_the_longest_is_told_without_its_sleep(
+    reactor: Reactor, clock: Clock
+) -> None:
+    for sleep, work in [(5, 1), (5, 3), (5, 2)]:
+        reactor.call_later(sleep, lambda work=work: setattr(clock, "now", clock.now + work))
+        reactor.turn()
+    assert (reactor.turns, reactor.longest_turn) == (3, 3)
+
+
 @pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("where", ["ready", "timer", "deferred"])
 def test_what_a_callback_raises_ends_the_loop(
@@ -585,9 +594,14 @@ def test_closing_gives_the_signals_back() -> None:
     reactor.on_signal(signal.SIGUSR1, lambda: None)
     reactor.on_signal(signal.SIGUSR2, lambda: None)
     assert signal_state() != before
+    ends = [reactor._bell, *(key.fileobj for key in reactor._selector.get_map().values())]
+    assert [end.getblocking() for end in ends] == [False, False]  # whoever rings must not wait
     reactor.close()
     assert signal_state() == before
     assert len(os.listdir("/dev/fd")) == descriptors  # noqa: PTH208
+    handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    reactor.close()  # what others have set since is theirs
+    assert signal.signal(signal.SIGUSR1, handler) is signal.SIG_IGN
 
 
 def test_a_reactor_without_signals_leaves_them_alone() -> None:

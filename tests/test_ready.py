@@ -341,7 +341,7 @@ def test_who_would_be_over_its_bound_forgets_all_before(
     for octets, left in [(most - before, most), (most - before + 1, most - before + 1 + TABLES)]:
         other, answers = Answers(memory), Answers(memory)
         for each, total in ((other, others), (answers, before)):
-            while each.charged < total:
+            while each.charged < total:  # each time it is larger, or fails
                 assert keep(each, str(each.charged), 400)
             assert each.charged == total
         assert keep(answers, "last", octets) and answers.charged == left

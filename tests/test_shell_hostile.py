@@ -4,13 +4,20 @@ Whatever they do, the client ends by itself, within its time-out, with a sentenc
 """
 
 import contextlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fake import Conversation, FakeServer
+from patience import patience
+from pitfalls.in_process import Pipe, client, turn
+from pitfalls.pitfall import bounded
 from test_shell_pipe import Client
 from test_shell_terminal import Terminal
 from wire import KEY, OTHER_KEY
+
+from kv.shell import Shell
 
 Behaviour = Callable[[Conversation], object]
 
@@ -68,14 +75,14 @@ def timeout(said: str) -> tuple[str, ...]:
 def test_in_a_pipe_the_client_ends_by_itself(fake: FakeServer, name: str) -> None:
     behaviour, said = HOSTILE[name]
     fake.behave(behaviour)
-    client = Client(fake.port, *timeout(said))
+    program = Client(fake.port, *timeout(said))
     try:
-        client.type("GET x\n")
-        status = client.wait()  # its input stays open
-        _, notices, _ = client.end()
+        program.type("GET x\n")
+        status = program.wait()  # its input stays open
+        _, notices, _ = program.end()
     finally:
-        client.process.kill()
-        client.process.wait()
+        program.process.kill()
+        program.process.wait()
     assert status == 3 and said in notices and notices.count("\n") == 1
 
 
@@ -89,9 +96,83 @@ def test_in_a_terminal_the_client_ends_by_itself(fake: FakeServer, name: str) ->
     assert status == 3 and said in text
 
 
+@pytest.mark.parametrize(
+    ("closes", "reason"),
+    [
+        (False, "the server took nothing of what is sent to it for 10 s"),
+        (True, "the server closed the connection"),  # which is told at once
+    ],
+)
+def test_a_server_that_answers_and_takes_nothing_is_left(
+    tmp_path: Path, closes: bool, reason: str
+) -> None:
+    """No reply is owed, but what was sent is not taken: something is owed all the same."""
+    script = tmp_path / "script"
+    script.write_text("GET x\n" * 100_000)  # 9 MB when sealed: more than all buffers hold
+    with script.open("rb") as source, Pipe() as output, Pipe() as notices:
+        with (
+            bounded(patience()),
+            client(source.fileno(), output.sink, notices.sink) as (shell, server),
+        ):
+            answered = 0
+            turn(shell, lambda: not shell._link.idle)
+            while owed := shell._link._conversation.awaiting:
+                answered += len(owed)
+                server.reply(*["here"] * len(owed))
+                turn(shell, lambda last=answered: shell._order.answered == last)
+                os.read(output.source, 65536)
+            if closes:
+                server.half_close()
+            else:
+                shell._reactor.time.now += 10.0  # type: ignore[attr-defined]
+            turn(shell, lambda: shell._status)
+        said = os.read(notices.source, 1000).decode()
+    assert shell._status == 3
+    assert said == (
+        f"connection lost: {reason}; line {answered} was the last that was answered,"
+        " none after it were sent\n"
+    )
+
+
+def test_no_time_runs_while_the_output_is_not_read(tmp_path: Path) -> None:
+    """Whoever holds the server up cannot complain that it does not come to an end."""
+    script = tmp_path / "script"
+    script.write_text("GET x\n")
+    with (
+        script.open("rb") as source,
+        Pipe() as output,
+        Pipe() as notices,
+        bounded(patience()),
+        client(source.fileno(), output.sink, notices.sink, raw=True) as (shell, server),
+    ):
+        turned(shell)
+        assert server.read_text() == "GET x"
+        replies = 0
+        while not shell._link._held:
+            server.reply(*["v" * 265] * 50)
+            replies += 50
+            turned(shell)
+        shell._reactor.time.now += 100.0  # type: ignore[attr-defined]
+        turned(shell)
+        assert shell._status is None
+        server.half_close()
+        lines = 0
+        while lines < replies:
+            turned(shell)
+            lines += os.read(output.source, 65536).count(b"\n")
+        turn(shell, lambda: shell._status is not None)
+    assert shell._status == 0
+
+
+def turned(shell: Shell) -> None:
+    """Ten turns of the loop, which never sleeps."""
+    for _ in range(10):
+        shell._reactor.turn()
+
+
 def test_a_flood_of_replies_to_a_raw_client_waits_until_they_are_read(fake: FakeServer) -> None:
     """Nobody reads the client's output; what the server can send is what buffers hold."""
-    client = Client(fake.port, "--raw")
+    program = Client(fake.port, "--raw")
     sent = 0
     line = KEY.seal(b"\0" * 265)
     chunk = line * 100
@@ -103,8 +184,8 @@ def test_a_flood_of_replies_to_a_raw_client_waits_until_they_are_read(fake: Fake
                 sent += conversation.socket.send(chunk)
         assert sent < 16 * 1024 * 1024
         conversation.close()
-        out, _, _ = client.end()  # once it is read, all that was sent comes
+        out, _, _ = program.end()  # once it is read, all that was sent comes
         assert out.count("\n") == sent // len(line)
     finally:
-        client.process.kill()
-        client.process.communicate()
+        program.process.kill()
+        program.process.communicate()

@@ -20,6 +20,8 @@ import starts
 from conftest import Server
 from fake import FakeServer
 from patience import patience
+from pitfalls.in_process import asked, client, turn
+from pitfalls.pitfall import bounded
 from wire import LONGEST_TEXT, new_id
 
 from kv.link import WINDOW
@@ -310,6 +312,22 @@ def test_ctrl_c_drops_the_line_that_is_being_typed_and_the_session_goes_on(
     terminal.press(CTRL_D)
     assert conversation.serve() == ["DISCONNECT"]
     assert terminal.end()[1] == (1 if typed == b"put x\n" else 0)
+
+
+def test_ctrl_c_drops_a_part_of_a_line_that_was_read_already() -> None:
+    """Ctrl-D in the middle of a line hands over what stands before it."""
+    screen, terminal = os.openpty()
+    with (
+        open(screen, "rb"),
+        open(terminal, "wb"),
+        bounded(patience()),
+        client(terminal, terminal, terminal) as (shell, server),
+    ):
+        os.write(screen, b"GET x" + CTRL_D)
+        turn(shell, lambda: shell._input._buffer)
+        shell._interrupted()
+        os.write(screen, b"GET y\n")
+        assert asked(shell, server) == "GET y"
 
 
 def test_ctrl_c_twice_ends_it_with_130_and_without_a_traceback(start: Start) -> None:

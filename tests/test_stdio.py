@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from conftest import ROOT
 from patience import patience
 from pitfalls.pitfall import bounded
 
-from kv.net.log import LogHandler
+from kv.net.log import PEERS, LogHandler, plural
 from kv.net.reactor import Reactor
 from kv.net.stdio import READ_SIZE, Input, Output, escaped, writable
 
@@ -545,6 +546,32 @@ def test_the_count_goes_on_if_there_is_room_for_nothing_but_itself(
     assert "2 log records dropped" in first
     assert "1 log records dropped" in second
     assert last.endswith("record 3")
+
+
+def test_what_is_said_of_peers_is_bounded_each_second_and_the_rest_counted(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [7.0]
+    monkeypatch.setattr("kv.net.log.time", SimpleNamespace(monotonic=lambda: seconds[-1]))
+    monkeypatch.setattr("kv.net.log.MOST", 2)
+    handler = LogHandler(pipe.sink)
+    for second, count, said in [
+        (7.0, 2, ["x", "x"]),
+        (7.9, 3, []),
+        (8.0, 1, ["... and 3 more about peers in one second", "x"]),
+        (8.5, 1, ["x"]),
+        (9.0, 1002, ["x", "x"]),
+    ]:
+        seconds.append(second)
+        for _ in range(count):
+            handler.emit(logging.LogRecord(PEERS, logging.INFO, "", 0, "x", (), None))
+        lines = pipe.drain().decode().splitlines()
+        assert [line.rpartition(" INFO ")[-1] for line in lines] == said
+    handler.emit(logging.LogRecord("kv", logging.INFO, "", 0, "of the server", (), None))
+    handler.close()
+    told = pipe.drain().decode()
+    assert told.endswith("INFO of the server\n... and 1,000 more about peers in one second\n")
+    assert [plural(count, "peer") for count in (0, 1, 2)] == ["0 peers", "1 peer", "2 peers"]
 
 
 def test_a_pipe_with_a_little_room_is_not_waited_for(pipe: Pipe, logger: MakeLogger) -> None:

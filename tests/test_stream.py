@@ -10,7 +10,7 @@ from test_transport import RESET, WOULD_BLOCK, Sock
 
 from kv.net import tcp
 from kv.net.directions import Deadline
-from kv.net.owner import Limits, Stalled
+from kv.net.owner import DELIVERY, Limits, Stalled
 from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
 from kv.net.stream import Stream
@@ -102,6 +102,16 @@ def test_the_first_end_is_the_one_that_is_told() -> None:
         bench.sock.close.assert_called_once_with()
 
 
+def test_when_both_directions_have_ended_the_socket_is_closed() -> None:
+    bench = Bench()
+    bench.receive(b"one\n", b"")
+    assert bench.owner.told == [b"one", "end_received"] and bench.interest == 0
+    bench.stream.close()
+    bench.turn()
+    assert bench.owner.told[2:] == [(None, False)]
+    bench.sock.close.assert_called_once_with()
+
+
 def test_what_tls_adds_to_the_plaintext_counts_as_work_once() -> None:
     bench = Bench()
     bench.stream.transport.overhead = 40
@@ -109,6 +119,12 @@ def test_what_tls_adds_to_the_plaintext_counts_as_work_once() -> None:
     assert bench.owner.budget == 10 and bench.turns.left == 100 - 20 - 1
     bench.receive(b"two\n")
     assert bench.turns.left == 100 - 1
+    bench.owner.told.clear()
+    bench.stream.transport.overhead = 200  # all the work of this turn: the lines wait for another
+    bench.receive(b"three\n")
+    assert bench.owner.told == [] and bench.interest == 0
+    bench.turn()
+    assert bench.owner.told == [b"three"] and bench.interest == READ
 
 
 @pytest.mark.parametrize(
@@ -209,6 +225,23 @@ def test_while_the_owner_waits_no_readiness_is_asked_for(inside: bool) -> None:
     assert bench.interest == READ
 
 
+@pytest.mark.parametrize(("held", "told"), [(1, None), (2, RESET)])
+def test_a_reset_while_the_kernel_delivers_is_an_error_if_the_peer_lacks_anything(
+    kernel: mock.Mock, held: int, told: Exception | None
+) -> None:
+    bench = Bench()
+    bench.receive(b"")
+    kernel.return_value = held  # FIN counts as one
+    bench.stream.close()
+    bench.turn()
+    with mock.patch.object(tcp, "failure", side_effect=[None, RESET]):
+        for expected in (["end_received"], ["end_received", (told, False)]):
+            bench.clock.now += DELIVERY
+            bench.turn()
+            bench.turn()
+            assert bench.owner.told == expected
+
+
 # --- patience ---------------------------------------------------------------------------------
 
 
@@ -237,7 +270,7 @@ def test_a_peer_that_takes_nothing_for_so_long_is_waited_for_no_more(
         over.append(patience.is_over())
 
     patience = Patience(due, bench.reactor, transport, Limits(), look)
-    while not any(over):
+    while not any(over) and len(looked) < 10:
         bench.reactor.turn()
     assert looked == looks and bench.reactor.timers.live == 0
 

@@ -51,7 +51,7 @@ def test_the_trace_of_one_put_reads_as_a_story(start_server: Callable[..., Serve
     in_order(
         [
             "accept descriptor ",
-            "watch read",
+            "asks for read",
             "timer handshake limit in 10 s",
             "message key line -> the server's key line",
             "state AWAITING_KEY -> AWAITING_CONNECT",

@@ -1,6 +1,7 @@
 """A transport alone: its socket gives what the test wants, its kernel holds what the test says."""
 
 import errno
+import select
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from patience import patience
 
 from kv.net import tcp
 from kv.net.directions import Event, Incoming, Outgoing
@@ -150,6 +152,23 @@ def test_a_peer_that_is_gone_when_our_side_ends_is_an_error_unless_it_had_said_g
         kernel.return_value = held
         ending.shut_down()
         assert (ending.outgoing, ending.error) == (Outgoing.BROKEN, error)
+
+
+def test_an_error_that_no_call_has_told_is_found_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with socket.create_connection(listening.getsockname()) as ours:
+            assert tcp.failure(ours) is None
+            theirs, _ = listening.accept()
+            tcp.reset_on_close(theirs)
+            theirs.close()
+            select.select([ours], [], [], patience())
+            found = tcp.failure(ours)
+            assert (
+                isinstance(found, ConnectionResetError)
+                and found.strerror == "Connection reset by peer"
+            )
+            assert tcp.failure(ours) is None
+        assert tcp.failure(ours) is None  # nor does a closed one say anything
 
 
 # --- in ---------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class Look:
         """What the stream's timer is for."""
         stream = self.stream
         due = deadline(stream.transport.incoming, stream.transport.outgoing, bool(stream.unsent))
-        return due.name.lower() if due else "end"
+        return f"{due.name.lower()} check" if due else "end check"
 
 
 def sentences(before: Figures, now: Figures) -> Iterator[tuple[str, str, dict[str, Figure]]]:

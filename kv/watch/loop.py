@@ -128,7 +128,7 @@ class LoopTaps:
         if interest != before:
             look = self._trace.looks.get(who)
             reason = f": {'; '.join(why(interest, look.figures()))}" if look else ""
-            self._trace.tell(who, "watch", INTEREST[interest] + reason)
+            self._trace.tell(who, "asks for", INTEREST[interest] + reason)
 
     def _call_soon(self, call: Any, reactor: Any, callback: Any) -> None:
         who = self.name(getattr(callback, "__self__", None)) or "loop"

@@ -215,7 +215,7 @@ class Card {
       find("dl", this.root).append(make("dt", BARS[name]), this.bars[name], this.parts[name]);
     }
     this.root.onclick = () => lane.page.follow(this.who);
-    this.root.onkeydown = ({ key }) => key === "Enter" && lane.page.follow(this.who);
+    this.root.onkeydown = ({ key }) => { if (key === "Enter") lane.page.follow(this.who); };
   }
 
   show(at, since, { who, end }) {
@@ -288,7 +288,7 @@ class Page {
     const at = within(moment), turn = upTo(turns, at), since = at - turns[turn], colours = this.colours();
     [this.at, this.before] = [at, within(Math.min(before, at - 1))];
     this.lanes.forEach((lane, i) => lane.show(moments[at][i], moments[this.before][i], colours));
-    find("#where").textContent = `turn ${turn} of ${turns.length - 1} · step ${at + 1} of ${moments.length}`;
+    find("#where").textContent = `turn ${turn}/${turns.length - 1} · step ${at + 1}/${moments.length}`;
     clearTimeout(this.soon); // browsers allow only so many changes of an address
     this.soon = setTimeout(() => history.replaceState(null, "", `#turn=${turn}${since ? `.${since}` : ""}`), 150);
   }

@@ -35,7 +35,7 @@ def standard(*ours: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def client(
-    stdin: int, stdout: int, stderr: int, quiet: bool = False
+    stdin: int, stdout: int, stderr: int, quiet: bool = False, raw: bool = False
 ) -> Iterator[tuple[Shell, Conversation]]:
     """A client that is connected, with these descriptors, in a loop that never sleeps."""
     with (
@@ -44,7 +44,7 @@ def client(
         mock.patch("kv.shell.Reactor", lambda: Reactor(Selector(), Clock())),
     ):
         addresses: list[tuple[int, Address]] = [(socket.AF_INET, ("127.0.0.1", fake.port))]
-        shell = Shell(Target(addresses, Wire(), KEY, "alice", timeout=10), quiet=quiet)
+        shell = Shell(Target(addresses, Wire(), KEY, "alice", timeout=10), raw=raw, quiet=quiet)
         try:
             turn(shell, lambda: shell._link._stream is not None)
             server = fake.accept().handshake()

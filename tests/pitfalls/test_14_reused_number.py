@@ -76,7 +76,7 @@ class TestUnregister(Pitfall):
     """Ten clients come, one after the other has gone."""
 
     usually = "the next connection with the number of a closed one is refused"
-    wrong = without(" accept ", " watch read")
+    wrong = without(" accept ", " asks for read")
     handled = Stream._release
     naive = {"kv.net.stream.Stream._release": release}
 

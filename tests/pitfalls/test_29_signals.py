@@ -133,7 +133,7 @@ class TestTwice(Pitfall):
     """SIGTERM comes twice in a row when a client's 200 commands have just arrived."""
 
     usually = "the second of two signals ends the process at once, and replies are lost"
-    wrong = seen("^#1 close ", after="^signals watch nothing")
+    wrong = seen("^#1 close ", after="^signals asks for nothing")
     handled = serve
     naive = {"kv.process.SAME_REQUEST": 0.0}
 

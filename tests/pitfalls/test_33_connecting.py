@@ -150,7 +150,7 @@ class TestNextAddress(Pitfall):
     """The first of two addresses refuses, the second answers."""
 
     usually = "the first address that refuses is the end"
-    wrong = never("^connector watch write", times=2)
+    wrong = never("^connector asks for write", times=2)
     handled = Connector._decided
     naive = {"kv.net.connector.Connector._decided": decided_for_all}
 

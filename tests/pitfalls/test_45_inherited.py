@@ -134,7 +134,7 @@ class TestHangUp(Pitfall):
     """The terminal is closed: SIGHUP comes."""
 
     usually = "the process ends without a word, and its clients are cut off"
-    wrong = never("^listener watch nothing")
+    wrong = never("^listener asks for nothing")
     handled = "kv.process.ENDING"
     naive = {"kv.process.ENDING": (SIGINT, SIGTERM)}
 

@@ -1,0 +1,73 @@
+"""The numbers that were chosen or measured: each is changed on purpose, here as well as there.
+
+The reason for each stands beside it in the code. What follows from a number is tested elsewhere,
+with numbers of the test's own.
+"""
+
+import pkgutil
+
+import pytest
+
+from kv.net.owner import Limits
+from kv.server import Settings
+
+NUMBERS = {
+    "kv.net.connector:STAGGER": 0.25,
+    "kv.net.lines:BATCH": 64,
+    "kv.net.listener:BACKLOG": 1_024,
+    "kv.net.listener:BATCH": 64,
+    "kv.net.listener:RETRY": 0.5,
+    "kv.net.log:MOST": 200,
+    "kv.net.owner:DELIVERY": 0.1,
+    "kv.net.reactor:LONGEST_SLEEP": 3_600,
+    "kv.net.reactor:OVERSLEPT": 0.25,
+    "kv.net.records:LARGEST_HELLO": 8_192,
+    "kv.net.records:RECORD": 16_384,
+    "kv.net.stdio:HIGH_WATER": 65_536,
+    "kv.net.stdio:READ_SIZE": 16_384,
+    "kv.net.stream:TLS_WORK": 2,
+    "kv.net.tcp:KERNEL_BUFFER": 65_536,
+    "kv.net.tls:PIECE": 4_096,
+    "kv.net.turns:BUDGET": 10_000,
+    "kv.net.turns:QUANTUM": 1_000,
+    "kv.net.turns:UNSENT": 33_554_432,
+    "kv.link:UNSENT": 32_768,
+    "kv.link:WINDOW": 64,
+    "kv.process:RESERVED": 64,
+    "kv.protocol.cipher:LARGEST": 4_096,
+    "kv.protocol.ready:REMEMBERED": 256,
+    "kv.protocol.ready:SHARE": 196_608,
+    "kv.protocol.ready:TABLES": 384,
+    "kv.protocol.recent:CAPACITY": 1_048_576,
+    "kv.protocol.recent:ENTRY": 192,
+    "kv.protocol.store:ENTRY": 192,
+    "kv.protocol.store:SESSION": 640,
+    "kv.protocol.store:SWEEP": 64,
+    "kv.protocol.table:LOAD": 32,
+    "kv.server:ACCEPTING": 60,
+    "kv.server:TLS_READ": 4_096,
+    "kv.typed:LONGEST": 65_536,
+}
+
+
+def test_a_number_is_what_was_chosen_or_measured() -> None:
+    assert {name: pkgutil.resolve_name(name) for name in NUMBERS} == NUMBERS
+
+
+def test_what_one_peer_may_cost_is_what_was_chosen() -> None:
+    limits = Limits(
+        line_size=511,
+        read_size=16_384,
+        high_water=65_536,
+        low_water=16_384,
+        stall_timeout=60,
+        linger_timeout=2,
+        linger_size=1_048_576,
+    )
+    assert Limits() == limits and not limits.scarce
+    assert Settings() == Settings(10_000, 10, 3_600, 1_000, 10_000, 33_554_432, limits)
+
+
+@pytest.mark.parametrize(("high_water", "scarce"), [(64 * 100, False), (64 * 100 - 1, True)])
+def test_where_a_batch_may_have_more_replies_than_may_wait(high_water: int, scarce: bool) -> None:
+    assert Limits(line_size=100, high_water=high_water).scarce == scarce
