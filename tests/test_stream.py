@@ -234,7 +234,8 @@ def test_a_reset_while_the_kernel_delivers_is_an_error_if_the_peer_lacks_anythin
     kernel.return_value = held  # FIN counts as one
     bench.stream.close()
     bench.turn()
-    with mock.patch.object(tcp, "failure", side_effect=[None, RESET]):
+    found = iter([None, RESET])
+    with mock.patch.object(tcp, "failure", lambda _: next(found)):
         for expected in (["end_received"], ["end_received", (told, False)]):
             bench.clock.now += DELIVERY
             bench.turn()
