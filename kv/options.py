@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--trace", action="store_true", help="show on standard error what the reactor does"
     )
     both.add_argument(
-        "--trace-file", metavar="FILE", help="the same as trace events, for replay or Perfetto"
+        "--trace-file", metavar="FILE", help="write the trace to FILE, for replay or Perfetto"
     )
     program = argparse.ArgumentParser(
         prog="python -m kv",
@@ -82,14 +82,14 @@ def parser() -> argparse.ArgumentParser:
     )
     server.set_defaults(role_parser=server)
     option(server, "--max-connections", count, 10_000, "N", "connections at a time; more wait")
-    option(server, "--max-memory", octets, "256M", "OCTETS", "for what all clients store")
+    option(server, "--max-memory", octets, "256M", "OCTETS", "limit for what all clients store")
     server.add_argument(
         "--max-session-memory",
         type=octets,
         metavar="OCTETS",
-        help="for what one client stores (a quarter of --max-memory)",
+        help="limit for what one client stores (a quarter of --max-memory)",
     )
-    option(server, "--handshake-timeout", seconds, 10, "SECONDS", "from accept to CONNECT: OK")
+    option(server, "--handshake-timeout", seconds, 10, "SECONDS", "longest time to CONNECT: OK")
     option(
         server,
         "--idle-timeout",

@@ -13,7 +13,7 @@ from kv.net.reactor import READ, WRITE
 class Incoming(Enum):
     """What happens to the octets that the peer sends."""
 
-    __hash__ = object.__hash__  # its own one hashes the name, in Python
+    __hash__ = object.__hash__  # that of `Enum` is in Python, and slow
 
     OPEN = "lines are handed over"
     DRAINING = "lines that have arrived are handed over"
@@ -24,7 +24,7 @@ class Incoming(Enum):
 class Outgoing(Enum):
     """What happens to the octets that the owner writes."""
 
-    __hash__ = object.__hash__  # its own one hashes the name, in Python
+    __hash__ = object.__hash__  # that of `Enum` is in Python, and slow
 
     OPEN = "octets are sent"
     FINISHING = "what is unsent is sent, then FIN"
@@ -43,7 +43,7 @@ class Hold(Flag):
 class Event(Enum):
     """What happens to a connection."""
 
-    __hash__ = object.__hash__  # its own one hashes the name, in Python
+    __hash__ = object.__hash__  # that of `Enum` is in Python, and slow
 
     # actions of the owner
     WRITE = "write"

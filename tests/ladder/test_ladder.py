@@ -9,6 +9,7 @@ import starts
 
 from . import picture
 from .grid import LEGEND, STEPS, Cell, Step, descriptors, expected, tried, tried_by_all
+from .server import ROOT
 from .troupe import TROUPE, Peer
 
 CELLS = [(step, peer) for step in STEPS for peer in TROUPE]
@@ -59,6 +60,13 @@ def test_a_step_opens_with_two_sentences_and_is_longer_than_the_last() -> None:
     lengths = [step.length for step in STEPS[:8]]
     assert lengths == sorted(lengths)
     assert STEPS[0].length <= 10 and lengths[-1] <= 150 and STEPS[8].length < 30
+
+
+def test_the_course_says_how_long_the_steps_are() -> None:
+    course = " ".join((ROOT / "kv/README.md").read_text().split())
+    first, eighth, last = (STEPS[index].length for index in (0, 7, 8))
+    assert f"The first has {first} lines of code and the eighth {eighth}." in course
+    assert f"this project's half for I/O, in {last} lines." in course
 
 
 def test_the_picture_shows_the_grid() -> None:
