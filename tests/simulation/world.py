@@ -2,9 +2,9 @@
 
     >>> run(42).turns          # raises Failure if an invariant does not hold
 
-A seed decides, in this order: the dice of the kernel; the limits of the server (small, so that they
-are reached); which clients come, and when; what happens to which of them; when resources run out;
-when the server has to stop. Mostly that is after all clients have left, sometimes in the middle.
+A seed decides, in this order: the dice of the kernel, and the limits of the server (small, so that
+they are reached). Then: which clients come, and when; what happens to which of them; when resources
+run out; when the server has to stop. Mostly it stops after all clients have left.
 """
 
 import errno
