@@ -11,9 +11,9 @@ from unittest import mock
 import pytest
 
 from kv.protocol import ready, recent
-from kv.protocol.cipher import PrivateKey, work
-from kv.protocol.conversation import ServerConversation, Service
-from kv.protocol.messages import FIXED_REPLIES, Wire
+from kv.protocol.cipher import PrivateKey, PublicKey, work
+from kv.protocol.conversation import ClientConversation, ServerConversation, Service
+from kv.protocol.messages import FIXED_REPLIES, Command, Wire
 from kv.protocol.ready import REMEMBERED, SHARE, TABLES, Answers, Memory, cost
 from kv.protocol.recent import ENTRY, Recent
 from kv.protocol.store import Store
@@ -350,6 +350,26 @@ def test_who_would_be_over_its_bound_forgets_all_before(
         other.clear()
         answers.clear()
         assert memory.used == 0 and not any(memory._levels)
+
+
+def test_a_client_seals_and_opens_each_text_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, server = ClientConversation(Wire(), CLIENT), ServerConversation(service)
+    client.receive(server.receive(CLIENT.public.to_line()))
+
+    def ask(command: Command) -> str:
+        replies = [server.receive(line) for line in client.lines(command)]
+        answered = client.receive(replies[-1])
+        assert answered is not None
+        return answered[1]
+
+    ask(Command.connect(Wire(), "alice"))
+    ask(Command.put(Wire(), "k", "v"))
+    assert ask(Command.get(Wire(), "k")) == "v"
+    monkeypatch.setattr(PrivateKey, "seal", never)
+    monkeypatch.setattr(PublicKey, "open", never)
+    assert ask(Command.get(Wire(), "k")) == "v"
 
 
 def test_a_memory_of_results_is_emptied_when_it_is_full_to_the_octet() -> None:

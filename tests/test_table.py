@@ -16,6 +16,7 @@ def test_it_is_a_dict() -> None:
                 key = rng.choice([key, *list(model)[:1]])
                 assert table.pop(key, None) == model.pop(key, None)
             assert (key in table) == (key in model)
+            assert table.get(key) == model.get(key) and table.get(key, "") == model.get(key, "")
         assert len(table) == len(model)
         assert table == model
 
