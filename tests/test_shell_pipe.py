@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import starts
 from conftest import ROOT, Server, wait_until
-from fake import FakeServer
+from fake import Conversation, FakeServer
 from patience import patience
 from pitfalls.in_process import Pipe, asked, turn
 from pitfalls.in_process import client as in_process
@@ -147,6 +147,15 @@ def script_file(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
 Start = Callable[..., Client]
 Run = Callable[..., tuple[str, str, int]]
 Told = Callable[..., tuple[list[str], str, str, int]]
+
+
+Met = tuple[Client, Conversation]
+
+
+@pytest.fixture
+def met(start: Start, fake: FakeServer) -> Met:
+    """A client that has connected, and the server's end of its connection."""
+    return start(port=fake.port), fake.accept().connect()
 
 
 # --- replies and notices ---------------------------------------------------------------------
@@ -298,11 +307,8 @@ def test_a_put_without_its_value_at_the_end_of_input_is_refused(told: Told) -> N
     assert "PUT has no value" in notices
 
 
-def test_a_put_is_sent_together_with_its_value_and_not_before(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    conversation = fake.accept().connect()
+def test_a_put_is_sent_together_with_its_value_and_not_before(met: Met) -> None:
+    client, conversation = met
     client.type("GET before\nPUT x\n")
     assert conversation.read_text() == "GET before"
     conversation.reply("here")
@@ -481,11 +487,8 @@ def test_a_refusal_comes_after_the_replies_to_earlier_lines(start: Start, fake: 
     assert status == 1
 
 
-def test_a_refusal_is_held_back_until_the_earlier_reply_is_there(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    conversation = fake.accept().connect()
+def test_a_refusal_is_held_back_until_the_earlier_reply_is_there(met: Met) -> None:
+    client, conversation = met
     client.type("GET a\nhello\nGET b\n")
     assert conversation.read_texts(2) == ["GET a", "GET b"]  # by now `hello` was looked at
     assert not select.select([client.stderr], [], [], 0)[0]

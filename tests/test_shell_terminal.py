@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import starts
 from conftest import Server
-from fake import FakeServer
+from fake import Conversation, FakeServer
 from patience import patience
 from pitfalls.in_process import asked, client, turn
 from pitfalls.pitfall import bounded
@@ -99,6 +99,18 @@ def start(server: Server) -> Iterator[Start]:
             return terminal
 
         yield make
+
+
+Prompted = tuple[Terminal, Conversation]
+
+
+@pytest.fixture
+def prompted(start: Start, fake: FakeServer) -> Prompted:
+    """A client that asks for a command, and the server's end of its connection."""
+    terminal = start(port=fake.port)
+    conversation = fake.accept().connect()
+    terminal.shown("kv> ")
+    return terminal, conversation
 
 
 # --- a session -------------------------------------------------------------------------------
@@ -202,12 +214,8 @@ def test_control_characters_that_were_typed_are_escaped_when_they_come_back(
     assert terminal.line("GET x") == "\\x1b[31mred\\x7f\n"
 
 
-def test_no_control_character_of_a_server_reaches_the_terminal(
-    start: Start, fake: FakeServer
-) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+def test_no_control_character_of_a_server_reaches_the_terminal(prompted: Prompted) -> None:
+    terminal, conversation = prompted
     terminal.press(b"GET x\n")
     conversation.read_text()
     controls = "".join(map(chr, [*range(0x0A), *range(0x0B, 0x20), 0x7F]))
@@ -252,10 +260,8 @@ def test_values_are_raw_and_nobody_is_prompted_when_only_the_input_is_a_terminal
 # --- leaving ---------------------------------------------------------------------------------
 
 
-def test_ctrl_d_disconnects_politely(start: Start, fake: FakeServer) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+def test_ctrl_d_disconnects_politely(prompted: Prompted) -> None:
+    terminal, conversation = prompted
     terminal.press(CTRL_D)
     assert conversation.serve() == ["DISCONNECT"]
     text, status = terminal.end()
@@ -263,12 +269,8 @@ def test_ctrl_d_disconnects_politely(start: Start, fake: FakeServer) -> None:
     assert text == "\n"  # the shell's prompt begins in a line of its own, right below
 
 
-def test_ctrl_d_instead_of_a_value_sends_nothing_of_that_put(
-    start: Start, fake: FakeServer
-) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+def test_ctrl_d_instead_of_a_value_sends_nothing_of_that_put(prompted: Prompted) -> None:
+    terminal, conversation = prompted
     terminal.line("PUT x", "value> ")
     terminal.press(CTRL_D)
     assert conversation.serve() == ["DISCONNECT"]
@@ -277,12 +279,8 @@ def test_ctrl_d_instead_of_a_value_sends_nothing_of_that_put(
     assert status == 1
 
 
-def test_ctrl_d_twice_in_a_line_ends_the_line_and_then_the_session(
-    start: Start, fake: FakeServer
-) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+def test_ctrl_d_twice_in_a_line_ends_the_line_and_then_the_session(prompted: Prompted) -> None:
+    terminal, conversation = prompted
     terminal.press(b"GET x" + CTRL_D + CTRL_D)
     assert conversation.serve() == ["GET x", "DISCONNECT"]
     text, status = terminal.end()
@@ -294,11 +292,9 @@ AGAIN = "Ctrl-C again within two seconds ends; Ctrl-D leaves politely\n"
 
 @pytest.mark.parametrize("typed", [b"GET x", b"PUT x\nhalf a li", b"put x\n"], ids=ascii)
 def test_ctrl_c_drops_the_line_that_is_being_typed_and_the_session_goes_on(
-    start: Start, fake: FakeServer, typed: bytes
+    prompted: Prompted, typed: bytes
 ) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+    terminal, conversation = prompted
     terminal.press(typed)
     terminal.shown(typed.decode()[-5:])
     if typed.endswith(b"\n"):
@@ -371,11 +367,9 @@ def test_ctrl_c_ends_it_while_it_is_still_connecting(start: Start, fake: FakeSer
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_the_server_going_away_is_told_at_once_in_the_middle_of_a_typed_line(
-    start: Start, fake: FakeServer, how: str
+    prompted: Prompted, how: str
 ) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+    terminal, conversation = prompted
     terminal.press(b"PUT col")
     terminal.shown("PUT col")
     getattr(conversation, how)()
@@ -384,10 +378,8 @@ def test_the_server_going_away_is_told_at_once_in_the_middle_of_a_typed_line(
     assert status == 3
 
 
-def test_a_half_typed_line_is_not_left_behind_for_the_shell(start: Start, fake: FakeServer) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+def test_a_half_typed_line_is_not_left_behind_for_the_shell(prompted: Prompted) -> None:
+    terminal, conversation = prompted
     terminal.press(b"DELETE ")
     terminal.shown("DELETE ")
     conversation.close()
@@ -396,12 +388,8 @@ def test_a_half_typed_line_is_not_left_behind_for_the_shell(start: Start, fake: 
     assert os.read(terminal.slave, 4096) == b"what comes next\n"
 
 
-def test_the_server_going_away_is_told_while_a_value_is_asked_for(
-    start: Start, fake: FakeServer
-) -> None:
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+def test_the_server_going_away_is_told_while_a_value_is_asked_for(prompted: Prompted) -> None:
+    terminal, conversation = prompted
     terminal.line("PUT colour", "value> ")
     conversation.close()
     text, status = terminal.end()
@@ -410,16 +398,14 @@ def test_the_server_going_away_is_told_while_a_value_is_asked_for(
 
 
 def test_the_server_going_away_is_noticed_while_the_screen_takes_nothing(
-    start: Start, fake: FakeServer
+    prompted: Prompted,
 ) -> None:
     """A terminal whose reader has stopped, or one held with Ctrl-S, is a full output.
 
     What the client may do then is wait for the screen before it ends; what it must not do is
     wait inside a write, where it can see nothing: it closes its end of the connection.
     """
-    terminal = start(port=fake.port)
-    conversation = fake.accept().connect()
-    terminal.shown("kv> ")
+    terminal, conversation = prompted
     terminal.press(b"GET x\n" * WINDOW)
     conversation.read_texts(WINDOW)
     conversation.reply(*["\0" * LONGEST_TEXT] * WINDOW)  # 64 KB on a screen: more than it holds
