@@ -346,6 +346,22 @@ def test_a_file_has_the_same_lines_as_a_pipe(
     assert from_pipe == from_file == (expected if expected[-1] else expected[:-1])
 
 
+def test_it_says_which_part_of_a_file_was_taken(
+    pipe: Pipe, reactor: Reactor, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_bytes(b"a\nbc\nd")
+    with (tmp_path / "in").open("rb", buffering=0) as file, open(os.devnull, "rb") as null:
+        read = Input(reactor, file.fileno(), LONGEST, lambda: None)
+        shares = [read.share]
+        read.read_on(True)
+        run_until(reactor, lambda: read.ended)
+        while read.take() is not None:
+            shares.append(read.share)
+        assert shares == [0, 2 / 6, 5 / 6, 1]
+        for other in (pipe.source, null.fileno()):
+            assert Input(reactor, other, LONGEST, lambda: None).share == 0
+
+
 def test_dev_null_has_ended_from_the_start(reactor: Reactor) -> None:
     with open(os.devnull, "rb") as null:
         calls: list[bool] = []
