@@ -484,9 +484,19 @@ def test_a_terminal_that_has_gone_away_is_the_end(reactor: Reactor) -> None:
     try:
         read = Input(reactor, slave, LONGEST, lambda: None)
         os.close(master)
-        assert all_lines(reactor, read) == []
+        assert all_lines(reactor, read) == [] and read.error is None
     finally:
         os.close(slave)
+
+
+def test_an_input_that_cannot_be_read_has_ended_and_says_why(reactor: Reactor) -> None:
+    descriptor = os.open("/", os.O_RDONLY)
+    try:
+        read = Input(reactor, descriptor, LONGEST, lambda: None)
+        assert all_lines(reactor, read) == []
+        assert read.error is not None and read.error.errno == errno.EISDIR
+    finally:
+        os.close(descriptor)
 
 
 # --- the log ---------------------------------------------------------------------------------
