@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from patience import patience
 
-from kv.net.address import Address
+from kv.net.address import Address, resolve, shown
 from kv.net.connector import STAGGER, Connector, in_turns
 from kv.net.reactor import Reactor
 
@@ -255,6 +255,18 @@ def test_the_families_take_turns() -> None:
     one, two = socket.AF_INET6, socket.AF_INET
     addresses: Addresses = [(one, ("a", 1)), (one, ("b", 1)), (one, ("c", 1)), (two, ("d", 1))]
     assert [address[0] for _, address in in_turns(addresses)] == ["a", "d", "b", "c"]
+
+
+def test_addresses_are_shown_as_people_write_them() -> None:
+    assert shown(("127.0.0.1", 4242)) == "127.0.0.1:4242"
+    assert shown(("::1", 4242, 0, 0)) == "[::1]:4242"
+
+
+@pytest.mark.parametrize("host", ["x" * 64, "a..b", "\udcff"])
+def test_what_cannot_be_a_name_is_said_as_other_names_that_nobody_has(host: str) -> None:
+    with pytest.raises(socket.gaierror) as raised:
+        resolve(host, 4242)
+    assert (raised.value.errno, raised.value.strerror) == (socket.EAI_NONAME, "not a host name")
 
 
 def test_giving_up_closes_everything_and_calls_nobody(

@@ -15,6 +15,7 @@ from kv.net.tcp import KERNEL_BUFFER
 from kv.process import RESERVED
 from kv.protocol.conversation import ServerConversation
 from kv.protocol.store import ENTRY, SESSION
+from kv.server import ACCEPTING
 
 # --- deadlines -------------------------------------------------------------------------------
 
@@ -77,6 +78,27 @@ def test_an_idle_timeout_of_0_is_never() -> None:
         guest = h.guest().connect()
         h.wait(1e9)
         assert guest.ask("GET x") == ["GET: ERROR"]
+
+
+def test_what_is_owed_at_two_looks_in_a_row_puts_the_idle_deadline_off() -> None:
+    """At a single look it may be the last reply, which a client need not have taken yet."""
+
+    def look(seconds: float, owed: int) -> bool:
+        with mock.patch.object(tcp, "unacknowledged", lambda _: owed):
+            h.wait(seconds)
+        return guest.ended
+
+    for message, looks in [
+        (0, [(10, 1), (1, 0)]),  # once is not enough,
+        (5, [(5, 1), (1, 0), (4, 1), (1, 0)]),  # nor is twice with another look between
+        (0, [(10, 1), (1, 1), (1, 0), (8.9, 0), (0.2, 0)]),  # a second look puts it off
+    ]:
+        with house(idle_timeout=10) as h:
+            guest = h.guest().connect()
+            h.wait(message)
+            guest.ask("GET x")
+            assert [look(*each) for each in looks] == [False] * (len(looks) - 1) + [True]
+            assert h.server.drops == {"idle": 1}
 
 
 def stuck(h: House, client_id: str = "stuck") -> Guest:
@@ -200,6 +222,39 @@ def test_at_the_limit_of_connections_further_ones_wait_and_get_in_as_others_end(
         h.settle()
         assert fourth.received
         assert "accepting paused 3 times" in h.server.statistics()
+
+
+def test_everything_since_the_start_is_counted() -> None:
+    with house(max_connections=2, memory=10_000) as h:
+        for number in (1, 2):
+            guest = h.guest().connect(str(number))
+            guest.send("PUT a", "x" * number, "GET a")
+        guest.send("nonsense")
+        guest.socket.close()
+        h.wait(100)
+        key, line = len(guest.key.line), 89
+        assert h.server.statistics().startswith(
+            "up 100 s; connections: 1 now, 2 in all, accepting paused 1 times at the limit;"
+            f" sessions: 1 with 1 keys, charged {h.store.used} of 10000 octets; messages: 11;"
+            f" octets: {2 * key + 9 * line} received, {2 * key + 6 * line} sent;"
+            f" drops: 1 violation; turns: {h.reactor.turns}, the longest "
+        )
+
+
+def test_accepting_a_connection_is_work() -> None:
+    with house() as h, socket.create_connection(("127.0.0.1", h.port)):
+        h.reactor.turn()
+        assert h.server.turns.left == h.server.settings.budget - ACCEPTING
+
+
+def test_who_has_no_answer_when_the_time_of_a_stop_is_over_is_counted() -> None:
+    with house(budget=1) as h:
+        guest = h.guest().connect()
+        guest.socket.send(guest.key.seal(b"GET x") * 50)
+        h.server.stop(0)
+        for _ in range(3):  # a message in each
+            h.reactor.turn()
+        assert not h.server.connections and h.server.cut_short == 1
 
 
 def test_one_below_the_limit_everybody_gets_in() -> None:

@@ -1,13 +1,16 @@
-"""The line that says how far a script has come: when it is there, what it says, that it goes."""
+"""What people see, and where. How far a script has come: when, what, and that it goes."""
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from pitfalls.in_process import Pipe, client, turn
+from pitfalls.in_process import Pipe, client, standard, turn
 
+import kv.screen
+from kv.net.reactor import Reactor
+from kv.net.stdio import HIGH_WATER
 from kv.screen import progress
 
 
@@ -83,6 +86,69 @@ def shown(screen: Screen, tmp_path: Path, quiet: bool = False) -> list[str]:
         turn(shell, lambda: shell._status is not None)
         texts.append(screen.text())
     return texts
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    with closing(Reactor()) as one:
+        yield one
+
+
+@pytest.fixture
+def pipes() -> Iterator[tuple[Pipe, Pipe]]:
+    with Pipe() as out, Pipe() as notices:
+        yield out, notices
+
+
+def test_replies_and_notices_go_where_they_belong(
+    screen: Screen, pipes: tuple[Pipe, Pipe], reactor: Reactor
+) -> None:
+    out, notices = pipes
+    with standard(screen.slave, out.sink, notices.sink):
+        shown = kv.screen.Screen(reactor, lambda: None)
+        shown.show("a\x1b")
+        shown.say("b\x1b\nc")
+        shown.status("half")
+        shown.status("all")
+        shown.say("d")
+    assert os.read(out.source, 99) == b"a\x1b\n"  # as it is, for a program
+    assert os.read(notices.source, 99) == b"b\\x1b\nc\n\rhalf\rall \r   \rd\n"
+
+
+def test_a_prompt_is_shown_once_and_nothing_is_behind_it(screen: Screen, reactor: Reactor) -> None:
+    with standard(screen.slave, screen.slave, screen.slave):
+        shown = kv.screen.Screen(reactor, lambda: None)
+        assert shown.interactive
+        shown.prompt("kv> ")
+        shown.prompt("kv> ")
+        shown.show("a\x1b")
+        shown.prompt("kv> ")
+        shown.answered()
+        shown.say("b")
+        shown.prompt("value> ")
+        shown.fresh_line()
+        shown.fresh_line()
+        os.close(shown._output._descriptor)
+    assert "".join(iter(screen.text, "")) == "kv> \r\na\\x1b\r\nkv> b\r\nvalue> \r\n"
+
+
+def test_what_cannot_be_written_yet_is_waited_for(
+    pipes: tuple[Pipe, Pipe], reactor: Reactor
+) -> None:
+    out, notices = pipes
+    with standard(out.source, out.sink, notices.sink):
+        shown = kv.screen.Screen(reactor, lambda: None)
+        assert shown.done and not shown.interactive
+        for pipe, show in ((notices, shown.say), (out, shown.show)):
+            while pipe.write(b"x" * 4096):
+                pass
+            show("more")
+            assert not shown.done
+        assert not shown.full
+        shown.show("y" * (HIGH_WATER - len("more\n") - 2))
+        assert not shown.full
+        shown._output._pending += b"z"
+        assert shown.full
 
 
 def test_it_comes_after_a_second_and_is_gone_at_the_end(screen: Screen, tmp_path: Path) -> None:

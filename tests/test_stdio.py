@@ -346,6 +346,22 @@ def test_a_file_has_the_same_lines_as_a_pipe(
     assert from_pipe == from_file == (expected if expected[-1] else expected[:-1])
 
 
+def test_it_says_which_part_of_a_file_was_taken(
+    pipe: Pipe, reactor: Reactor, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_bytes(b"a\nbc\nd")
+    with (tmp_path / "in").open("rb", buffering=0) as file, open(os.devnull, "rb") as null:
+        read = Input(reactor, file.fileno(), LONGEST, lambda: None)
+        shares = [read.share]
+        read.read_on(True)
+        run_until(reactor, lambda: read.ended)
+        while read.take() is not None:
+            shares.append(read.share)
+        assert shares == [0, 2 / 6, 5 / 6, 1]
+        for other in (pipe.source, null.fileno()):
+            assert Input(reactor, other, LONGEST, lambda: None).share == 0
+
+
 def test_dev_null_has_ended_from_the_start(reactor: Reactor) -> None:
     with open(os.devnull, "rb") as null:
         calls: list[bool] = []
@@ -468,9 +484,19 @@ def test_a_terminal_that_has_gone_away_is_the_end(reactor: Reactor) -> None:
     try:
         read = Input(reactor, slave, LONGEST, lambda: None)
         os.close(master)
-        assert all_lines(reactor, read) == []
+        assert all_lines(reactor, read) == [] and read.error is None
     finally:
         os.close(slave)
+
+
+def test_an_input_that_cannot_be_read_has_ended_and_says_why(reactor: Reactor) -> None:
+    descriptor = os.open("/", os.O_RDONLY)
+    try:
+        read = Input(reactor, descriptor, LONGEST, lambda: None)
+        assert all_lines(reactor, read) == []
+        assert read.error is not None and read.error.errno == errno.EISDIR
+    finally:
+        os.close(descriptor)
 
 
 # --- the log ---------------------------------------------------------------------------------
