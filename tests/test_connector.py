@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+from house import Clock, Selector
 from patience import patience
 
 from kv.net.address import Address, resolve, shown
@@ -218,11 +219,21 @@ def test_the_next_attempt_begins_after_a_quarter_of_a_second_and_the_first_goes_
 
 
 def test_every_address_is_tried_before_a_short_time_is_over(
-    connect: Connect, silent: Address, listener: socket.socket
+    silent: Address, listener: socket.socket
 ) -> None:
+    clock = Clock()
+    outcome, reactor = Outcome(), Reactor(Selector(), clock)
     addresses: Addresses = [(socket.AF_INET, silent)] * 9
-    _, outcome = connect([*addresses, (socket.AF_INET, listener.getsockname())], 1)
-    assert outcome.sock is not None
+    addresses.append((socket.AF_INET, listener.getsockname()))
+    connector = Connector(reactor, addresses, 1, outcome.connected, outcome.failed)
+    while connector._addresses:
+        clock.now += 0.01
+        reactor.turn()
+    assert clock.now < 1 and not outcome.error
+    while outcome.sock is None:
+        reactor.turn()
+    outcome.sock.close()
+    reactor.close()
 
 
 def test_an_address_that_refuses_leaves_its_time_to_the_others(
