@@ -135,8 +135,10 @@ class Server:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Once something has been waited for in vain, nothing is waited for so long."""
+    in_vain = ("in vain", "timed out", "interrupted after", "did not end")
     if report.failed and report.duration > patience() / 2:
-        lose_patience()
+        if any(words in report.longreprtext for words in in_vain):
+            lose_patience()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ a machine that is slow.
 
 import os
 
-SHORT = 1.0
+SHORT = 2.0
 
 
 def patience(times: float = 1) -> float:

@@ -25,7 +25,7 @@ def test_a_server_that_is_sent_thousands_of_damaged_messages_is_as_it_was(
         rng = random.Random(seed)
         for octets in conversations(seed, messages):
             run(server.port, octets, rng)
-            if rng.random() < 0.05:
+            if rng.random() < 0.25:  # or a slow server has many of them at a time
                 assert bystander.ask("GET colour") == "blue"
         wait_until(lambda: descriptors(server) == before, "the damaged clients to go")
     assert resident(server) - memory < 1 << 20

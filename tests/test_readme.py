@@ -358,7 +358,7 @@ def test_any_other_command_ends_well(clone: Path, command: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     if command.startswith("make demo"):
-        for part in (b"'carol'", b"took none of its replies", b"recv     1 of 16384", b"alice"):
+        for part in (b"'carol'", b"took none of its replies", b" of 16384", b"alice"):
             assert part in done.stdout + done.stderr
 
 
