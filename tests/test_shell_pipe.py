@@ -27,6 +27,7 @@ from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 from kv.link import WINDOW
 from kv.net.tcp import unacknowledged
 from kv.owner import loss
+from kv.protocol.messages import Command, Wire
 
 MakePeer = Callable[..., Peer]
 
@@ -826,6 +827,18 @@ def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
             shell._reactor.time.now += 365 * 86400
             for _ in range(10):
                 shell._reactor.turn()
+
+
+def test_what_is_flushed_is_sent_before_the_loop_turns_again() -> None:
+    with (
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        shell._link.send(Command.get(Wire(), "x"))
+        shell._link.flush()
+        assert select.select([server.socket], [], [], patience())[0]
+        assert server.read_text() == "GET x"
 
 
 # --- output that is full, closed, or on a full disk ------------------------------------------
