@@ -1,0 +1,124 @@
+"""Options: what they are when nobody says, and what a text means."""
+
+from typing import Any
+
+import pytest
+
+from kv.options import default_id, parser
+
+BOTH = {
+    "host": "127.0.0.1",
+    "port": 4242,
+    "key_bits": 512,
+    "receive_buffer_size": 4096,
+    "trace": False,
+    "trace_file": None,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "server": {
+        **BOTH,
+        "max_connections": 10_000,
+        "max_memory": 268_435_456,
+        "max_session_memory": None,
+        "handshake_timeout": 10,
+        "idle_timeout": 3_600,
+        "stall_timeout": 60,
+        "shutdown_timeout": 5,
+        "tls_cert": None,
+        "tls_key": None,
+        "tls_client_ca": None,
+        "log_level": "info",
+    },
+    "client": {
+        **BOTH,
+        "timeout": 10,
+        "tls": False,
+        "tls_ca": None,
+        "tls_cert": None,
+        "tls_key": None,
+        "tls_name": None,
+        "raw": False,
+        "strict": False,
+        "quiet": False,
+    },
+}
+
+
+def values(*args: str) -> dict[str, Any]:
+    """What these arguments mean."""
+    return vars(parser().parse_args(args))
+
+
+@pytest.mark.parametrize("role", DEFAULTS)
+def test_what_nobody_says_is_as_documented(role: str) -> None:
+    said = values(role)
+    assert said.pop("role") == role and said.pop("role_parser").prog == f"python -m kv {role}"
+    said.pop("id", None)
+    assert said == DEFAULTS[role]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("--max-memory", "7", 7),
+        ("--max-memory", "1K", 1 << 10),
+        ("--max-memory", "2m", 2 << 20),
+        ("--max-session-memory", "3G", 3 << 30),
+        ("--port", "0", 0),
+        ("--port", "65535", 65_535),
+        ("--key-bits", "1", 1),  # `Wire` says what can be used
+        ("--max-connections", "1", 1),
+        ("--stall-timeout", "0.5", 0.5),
+        ("--stall-timeout", "999999999", 999_999_999),
+        ("--idle-timeout", "0", 0),
+        ("--idle-timeout", "0.0", 0),
+        ("--idle-timeout", "1", 1),
+    ],
+)
+def test_what_a_text_means(option: str, text: str, value: float) -> None:
+    assert values("server", option, text)[option[2:].replace("-", "_")] == value
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "the following arguments are required: role"),
+        (("server", "--max-memory", "0"), "'0' is not a size: use octets, or 64K, 256M, 1G"),
+        (("server", "--max-memory", "K"), "'K' is not a size"),
+        (("server", "--max-memory", "1T"), "'1T' is not a size"),
+        (("server", "--port", "-1"), "-1 is not a port: use 0 to 65535"),
+        (("server", "--port", "65536"), "65536 is not a port"),
+        (("server", "--max-connections", "0"), "0 is not a number above 0"),
+        (("server", "--stall-timeout", "0"), "0 is not a duration: use seconds above 0"),
+        (("server", "--stall-timeout", "1e9"), "1e9 is not a duration"),
+        (("server", "--stall-timeout", "nan"), "nan is not a duration"),
+        (("server", "--idle-timeout", "-1"), "-1 is not a duration"),
+        (("server", "--log-level", "loud"), "invalid choice: 'loud'"),
+        (("server", "--max-conn", "1"), "unrecognized arguments: --max-conn"),
+        (("client", "--stric"), "unrecognized arguments: --stric"),
+    ],
+)
+def test_what_means_nothing_is_said(
+    args: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        values(*args)
+    assert raised.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("user", "name"), [("al ice\x7f\u00e9!~", "alice!~"), ("\u00e9", "uid7"), (OSError(), "uid7")]
+)
+def test_a_client_has_an_id_that_the_protocol_can_carry(
+    user: str | OSError, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getuser() -> str:
+        if isinstance(user, OSError):
+            raise user
+        return user
+
+    monkeypatch.setattr("kv.options.getpass.getuser", getuser)
+    monkeypatch.setattr("kv.options.os.getuid", lambda: 7)
+    monkeypatch.setattr("kv.options.os.getpid", lambda: 12)
+    monkeypatch.setattr("kv.options.os.urandom", lambda size: b"\xab" * size)
+    assert default_id() == f"{name}-12-abababab"
