@@ -1,10 +1,15 @@
 """Options: what they are when nobody says, and what a text means."""
 
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from kv.__main__ import run_server, traced
+from kv.net.owner import Limits
 from kv.options import default_id, parser
+from kv.protocol.messages import Wire
+from kv.server import Settings
 
 BOTH = {
     "host": "127.0.0.1",
@@ -122,3 +127,43 @@ def test_a_client_has_an_id_that_the_protocol_can_carry(
     monkeypatch.setattr("kv.options.os.getpid", lambda: 12)
     monkeypatch.setattr("kv.options.os.urandom", lambda size: b"\xab" * size)
     assert default_id() == f"{name}-12-abababab"
+
+
+CHOSEN = (
+    "--max-memory=80 --max-session-memory=7 --max-connections=1 --handshake-timeout=2"
+    " --idle-timeout=3 --stall-timeout=4 --shutdown-timeout=6 --host=h --port=9"
+)
+
+
+def test_the_server_is_run_as_the_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kv.__main__.affordable", lambda connections: connections + 1)
+    monkeypatch.setattr("kv.__main__.logging.getLogger", lambda _: mock.Mock())
+    for args, share, settings, shutdown in [
+        ("--max-memory=80", 20, Settings(max_connections=10_001), 5),
+        (
+            CHOSEN,
+            7,
+            Settings(2, 2, 3, stream=Limits(stall_timeout=4)),
+            6,
+        ),
+    ]:
+        options = parser().parse_args(["server", *args.split()])
+        with mock.patch("kv.__main__.serve", return_value=5) as serve:
+            assert run_server(options, Wire()) == 5
+        host, port, wire, used, store, seconds, certificates = serve.call_args.args
+        assert (host, port, wire) == (options.host, options.port, Wire())
+        assert (store.capacity, store.share) == (80, share)
+        assert (used, seconds, certificates) == (settings, shutdown, None)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "colored"), [(2, "", True), (2, "1", False), (1, "", False)]
+)
+def test_a_trace_has_colours_where_it_is_read(
+    terminal: int, no_color: str, colored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr("os.isatty", lambda descriptor: descriptor == terminal)
+    with mock.patch("kv.watch.trace.Trace") as trace:
+        traced(parser().parse_args(["server", "--trace"]))
+    trace.assert_called_once_with(True, None, colored)

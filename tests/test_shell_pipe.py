@@ -648,11 +648,13 @@ def test_a_lost_connection_is_told_at_once_and_is_status_3(
     assert notices.startswith("connection lost: ") and notices.count("\n") == 1
 
 
+@pytest.mark.parametrize("greeted", [False, True])
 def test_a_connection_lost_before_connect_is_answered_is_status_3(
-    start: Start, fake: FakeServer
+    start: Start, fake: FakeServer, greeted: bool
 ) -> None:
     client = start(port=fake.port)
-    fake.accept().close()
+    server = fake.accept()
+    (server.handshake() if greeted else server).close()
     out, notices, status = client.end(b"GET x\n")
     assert (out, status) == ("", 3)
     assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
