@@ -137,7 +137,7 @@ CHOSEN = (
 
 def test_the_server_is_run_as_the_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kv.__main__.affordable", lambda connections: connections + 1)
-    monkeypatch.setattr("kv.__main__.logging.getLogger", lambda _: mock.Mock())
+    monkeypatch.setattr("kv.__main__.logging", mock.Mock())
     for args, share, settings, shutdown in [
         ("--max-memory=80", 20, Settings(max_connections=10_001), 5),
         (
@@ -163,7 +163,9 @@ def test_a_trace_has_colours_where_it_is_read(
     terminal: int, no_color: str, colored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
-    monkeypatch.setattr("os.isatty", lambda descriptor: descriptor == terminal)
-    with mock.patch("kv.watch.trace.Trace") as trace:
+    with (
+        mock.patch("kv.watch.trace.Trace") as trace,
+        mock.patch("kv.__main__.os.isatty", lambda descriptor: descriptor == terminal),
+    ):
         traced(parser().parse_args(["server", "--trace"]))
     trace.assert_called_once_with(True, None, colored)
