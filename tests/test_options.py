@@ -99,8 +99,15 @@ def test_what_a_text_means(option: str, text: str, value: float) -> None:
         (("server", "--stall-timeout", "nan"), "nan is not a duration"),
         (("server", "--idle-timeout", "-1"), "-1 is not a duration"),
         (("server", "--log-level", "loud"), "invalid choice: 'loud'"),
-        (("server", "--max-conn", "1"), "unrecognized arguments: --max-conn"),
+        (("server", "--idle", "1"), "unrecognized arguments: --idle"),  # it may be two some day
         (("client", "--stric"), "unrecognized arguments: --stric"),
+        (("client", "--colour", "blue"), "unrecognized arguments: --colour"),
+        (("server", "surplus"), "unrecognized arguments: surplus"),
+        (("server", "--port", "x"), "invalid port value: 'x'"),
+        (("server", "--key-bits", "x"), "invalid count value: 'x'"),
+        (("server", "--receive-buffer-size", "0"), "0 is not a number above 0"),
+        (("server", "--shutdown-timeout", "x"), "invalid seconds value: 'x'"),
+        (("client", "--timeout", "0"), "0 is not a duration"),
     ],
 )
 def test_what_means_nothing_is_said(

@@ -570,18 +570,8 @@ def test_an_id_that_cannot_be_sent_is_a_wrong_option(run: Run, client_id: str) -
     assert "client id" in notices
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--timeout", "0"),
-        ("--timeout", "nan"),
-        ("--key-bits", "8192"),
-        ("--colour", "blue"),
-    ],
-    ids=" ".join,
-)
-def test_a_wrong_option_is_a_usage_message_and_status_2(run: Run, options: tuple[str, ...]) -> None:
-    out, notices, status = run("", *options)
+def test_a_wrong_option_is_a_usage_message_and_status_2(run: Run) -> None:
+    out, notices, status = run("", "--key-bits", "8192")
     assert (out, status) == ("", 2)
     assert "usage:" in notices and "error:" in notices
 
@@ -930,12 +920,6 @@ def test_the_status_is_right_even_if_nobody_can_be_told() -> None:
     with open("/dev/full", "wb") as full:
         done = starts.run("-m", "kv", "client", "--host", "a..b", stderr=full)
     assert (done.stdout, done.returncode) == ("", 3)
-
-
-def test_a_user_whose_name_is_not_ascii_has_an_id_all_the_same() -> None:
-    env = os.environ | {"LOGNAME": "José"}
-    done = starts.run("-m", "kv", "client", "--host", "a..b", env=env)
-    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
 
 
 def test_a_full_disk_is_a_notice_and_status_1(start: Start) -> None:
