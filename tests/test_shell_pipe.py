@@ -821,6 +821,29 @@ def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
                 shell._reactor.turn()
 
 
+def test_a_slow_reader_of_the_replies_gets_them_all_and_the_session_goes_on() -> None:
+    with (
+        bounded(patience()),
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        fcntl.fcntl(replies.sink, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
+        for number in range(1, 41):
+            typed.write(b"GET x\n")
+            assert asked(shell, server) == "GET x"
+            server.reply("v" * LONGEST_TEXT)
+            turn(shell, lambda number=number: shell._order.answered == number)
+        read = 0
+        while read < 40 * (LONGEST_TEXT + 1):
+            read += len(os.read(replies.source, 1000))
+            shell._reactor.call_soon(lambda: None)
+            shell._reactor.turn()
+            assert shell._status is None
+        typed.write(b"GET y\n")
+        assert asked(shell, server) == "GET y"
+
+
 def test_what_is_flushed_is_sent_before_the_loop_turns_again() -> None:
     with (
         Pipe() as typed,
