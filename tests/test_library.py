@@ -746,3 +746,14 @@ def test_an_error_says_what_happened_and_to_what(client: MakeClient) -> None:
     kv.close()
     with pytest.raises(ConnectionError, match=re.escape("this client is closed: close was called")):
         kv.get("x")
+
+
+def test_a_child_that_closes_its_copy_sees_it_closed(
+    client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kv = client()
+    monkeypatch.setattr("kv.caller.os.getpid", lambda: 0)  # as after a fork
+    kv.close()
+    assert kv.closed and "it belongs to the process that made it" in repr(kv)
+    with pytest.raises(RuntimeError, match="parent process"):
+        kv.get("x")

@@ -27,6 +27,7 @@ from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
 from kv.link import WINDOW
 from kv.net.tcp import unacknowledged
 from kv.owner import loss
+from kv.protocol.messages import Command, Wire
 
 MakePeer = Callable[..., Peer]
 
@@ -569,18 +570,8 @@ def test_an_id_that_cannot_be_sent_is_a_wrong_option(run: Run, client_id: str) -
     assert "client id" in notices
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--timeout", "0"),
-        ("--timeout", "nan"),
-        ("--key-bits", "8192"),
-        ("--colour", "blue"),
-    ],
-    ids=" ".join,
-)
-def test_a_wrong_option_is_a_usage_message_and_status_2(run: Run, options: tuple[str, ...]) -> None:
-    out, notices, status = run("", *options)
+def test_a_wrong_option_is_a_usage_message_and_status_2(run: Run) -> None:
+    out, notices, status = run("", "--key-bits", "8192")
     assert (out, status) == ("", 2)
     assert "usage:" in notices and "error:" in notices
 
@@ -647,11 +638,13 @@ def test_a_lost_connection_is_told_at_once_and_is_status_3(
     assert notices.startswith("connection lost: ") and notices.count("\n") == 1
 
 
+@pytest.mark.parametrize("greeted", [False, True])
 def test_a_connection_lost_before_connect_is_answered_is_status_3(
-    start: Start, fake: FakeServer
+    start: Start, fake: FakeServer, greeted: bool
 ) -> None:
     client = start(port=fake.port)
-    fake.accept().close()
+    server = fake.accept()
+    (server.handshake() if greeted else server).close()
     out, notices, status = client.end(b"GET x\n")
     assert (out, status) == ("", 3)
     assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
@@ -828,6 +821,41 @@ def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
                 shell._reactor.turn()
 
 
+def test_a_slow_reader_of_the_replies_gets_them_all_and_the_session_goes_on() -> None:
+    with (
+        bounded(patience()),
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        fcntl.fcntl(replies.sink, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
+        for number in range(1, 41):
+            typed.write(b"GET x\n")
+            assert asked(shell, server) == "GET x"
+            server.reply("v" * LONGEST_TEXT)
+            turn(shell, lambda number=number: shell._order.answered == number)
+        read = 0
+        while read < 40 * (LONGEST_TEXT + 1):
+            read += len(os.read(replies.source, 1000))
+            shell._reactor.call_soon(lambda: None)
+            shell._reactor.turn()
+            assert shell._status is None
+        typed.write(b"GET y\n")
+        assert asked(shell, server) == "GET y"
+
+
+def test_what_is_flushed_is_sent_before_the_loop_turns_again() -> None:
+    with (
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        shell._link.send(Command.get(Wire(), "x"))
+        shell._link.flush()
+        assert select.select([server.socket], [], [], patience())[0]
+        assert server.read_text() == "GET x"
+
+
 # --- output that is full, closed, or on a full disk ------------------------------------------
 
 
@@ -915,12 +943,6 @@ def test_the_status_is_right_even_if_nobody_can_be_told() -> None:
     with open("/dev/full", "wb") as full:
         done = starts.run("-m", "kv", "client", "--host", "a..b", stderr=full)
     assert (done.stdout, done.returncode) == ("", 3)
-
-
-def test_a_user_whose_name_is_not_ascii_has_an_id_all_the_same() -> None:
-    env = os.environ | {"LOGNAME": "José"}
-    done = starts.run("-m", "kv", "client", "--host", "a..b", env=env)
-    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
 
 
 def test_a_full_disk_is_a_notice_and_status_1(start: Start) -> None:

@@ -23,7 +23,8 @@ from crafted import (
 )
 
 from kv.net.credentials import CredentialsError, client_context, server_context
-from kv.net.records import LARGEST_HELLO, RECORD
+from kv.net.owner import TlsError
+from kv.net.records import LARGEST_HELLO, RECORD, ClearRecords
 from kv.net.tls import PIECE, TRANSITIONS, Event, State, Tls
 
 STATM = Path("/proc/self/statm")
@@ -553,6 +554,30 @@ def records(message: bytes, sizes: list[int]) -> bytes:
         octets += bytes([22, 3, 1, *size.to_bytes(2)]) + message[:size]
         message = message[size:]
     return octets
+
+
+def test_a_record_in_the_clear_may_be_so_long_and_no_longer() -> None:
+    for kind in range(256):  # and it is of a kind that may come in the clear
+        records, header = ClearRecords(), bytes([kind]) + b"\x03\x03"
+        if kind in (20, 21, 22, 23):
+            assert list(records.cut(header + (RECORD + 256).to_bytes(2))) == []
+            too_long = header + (RECORD + 257).to_bytes(2)
+            with pytest.raises(TlsError, match="a record that is too long"):
+                list(ClearRecords().cut(too_long))
+        else:
+            with pytest.raises(TlsError, match="does not speak TLS"):
+                list(records.cut(header))
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 1000])
+def test_records_are_cut_as_they_were_sent(cut: int) -> None:
+    hello = b"\x01" + (LARGEST_HELLO).to_bytes(3) + bytes(LARGEST_HELLO)
+    sent = [b"\x16\x03\x03\x20\x00" + hello[:8192], b"\x16\x03\x03\x00\x04" + hello[8192:]]
+    sent += [b"\x17\x03\x03\x00\x00", b"\x15\x03\x03\x00\x02\x01\x00"]
+    octets, records = b"".join(sent), ClearRecords()
+    pieces = [octets[start : start + cut] for start in range(0, len(octets), cut)]
+    assert [record for piece in pieces for record in records.cut(piece)] == sent
+    assert not records.rest
 
 
 def test_a_hello_in_many_records_is_taken() -> None:
