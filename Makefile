@@ -16,8 +16,8 @@ help:
 	  BEGIN { print "usage: make TARGET [VARIABLE=VALUE ...]" } \
 	  /^## / { text = substr($$0, 4); next } \
 	  text && /^[A-Z]+ :=/ { value = $$0; sub(/^[^=]*= */, "", value); \
-	    variables = variables sprintf("  %-10s  %s [%s]\n", $$1, text, value) } \
-	  text && /^[a-z-]+:/ { targets = targets sprintf("  %-10s  %s\n", $$1, text) } \
+	    variables = variables sprintf("  %-11s  %s [%s]\n", $$1, text, value) } \
+	  text && /^[a-z-]+:/ { targets = targets sprintf("  %-11s  %s\n", $$1, text) } \
 	  { text = "" } \
 	  END { printf "\ntargets:\n%s\nvariables [default]:\n%s", targets, variables }' Makefile
 
@@ -85,6 +85,10 @@ run-client: venv
 	  set -- "$$rlwrap" --history-filename=.venv/history; fi; \
 	exec "$$@" .venv/bin/python -m kv client $(address) $(identity) $(value ARGS)
 
+## run a service to try: servers for all cores, a registry, a balancer
+run-service: venv
+	@exec .venv/bin/python -m tests.service $(address) $(value ARGS)
+
 ## run the tests
 test: venv
 	@exec .venv/bin/python -m pytest $(value ARGS)
@@ -141,7 +145,7 @@ clean:
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache demo.html gallery
 	@find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run-server run-client test pitfalls gallery ladder demo simulate bench soak fast lint
+.PHONY: help run-server run-client run-service test pitfalls gallery ladder demo simulate bench soak fast lint
 .PHONY: clean venv
 
 # .venv. The file .venv/made-from holds the interpreter's path and a copy of requirements.txt. It is

@@ -71,13 +71,23 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
         max_connections=affordable(options.max_connections),
         handshake_timeout=options.handshake_timeout,
         idle_timeout=options.idle_timeout,
+        balancers=options.proxy_protocol,
         stream=Limits(line_size=wire.line_size, stall_timeout=options.stall_timeout),
     )
     host, port = options.host, options.port
     store = Store(options.max_memory, options.max_session_memory or options.max_memory // 4)
     rest = store, options.shutdown_timeout, server_certificates(options)
+    join = None
+    if options.registry is not None:
+        from kv.registry.registry import joined  # noqa: PLC0415 (as is `Trace`)
+
+        try:
+            join = joined(options.registry, options.lease)
+        except (OSError, ValueError) as error:
+            log.error("cannot use the registry: %s", getattr(error, "strerror", None) or error)
+            return FAILED
     try:
-        return serve(host, port, wire, settings, *rest)
+        return serve(host, port, wire, settings, *rest, join)
     except ValueError as error:
         log.error("cannot speak TLS: %s", error)
         return FAILED

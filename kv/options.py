@@ -7,8 +7,17 @@ import argparse
 import getpass
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kv import __version__
+
+if TYPE_CHECKING:
+    from kv.net.proxy import Network
+    from kv.registry.resp import Place
+
+#: Seconds.
+SHORTEST_LEASE = 0.1
 
 
 def port(text: str) -> int:
@@ -47,6 +56,36 @@ def octets(text: str) -> int:
     if not digits.isdecimal() or not int(digits):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: use octets, or 64K, 256M, 1G")
     return int(digits) << shift
+
+
+def place(text: str) -> "Place":
+    """Where the registry is: a URL, or @ and the name of a file with one."""
+    from kv.registry.resp import Place  # noqa: PLC0415 (most servers have none)
+
+    try:
+        return Place(Path(text[1:]).read_text().strip() if text[:1] == "@" else text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {error.strerror}") from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def lease(text: str) -> float:
+    """A duration in which a registry can be asked several times."""
+    number = seconds(text)
+    if number < SHORTEST_LEASE:
+        raise argparse.ArgumentTypeError(f"{text} is too short: use {SHORTEST_LEASE:g} or more")
+    return number
+
+
+def balancers(text: str) -> "tuple[Network, ...]":
+    """Addresses and networks, separated by commas."""
+    from kv.net.proxy import networks  # noqa: PLC0415 (most servers have none)
+
+    try:
+        return networks(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,6 +158,23 @@ def parser() -> argparse.ArgumentParser:
         *("--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)"),
         *("--tls-key", "the certificate's key, if it is not in the same file"),
         *("--tls-client-ca", "accept only clients with a certificate from these authorities"),
+    )
+    server.add_argument(
+        "--registry",
+        type=place,
+        metavar="URL",
+        help="share client ids with other servers, in the Redis or Valkey at"
+        " redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] (rediss:// speaks TLS; @FILE: the file has"
+        " the URL)",
+    )
+    option(server, "--lease", lease, 15, "SECONDS", "until the ids of a dead server are free")
+    server.add_argument(
+        "--proxy-protocol",
+        type=balancers,
+        default=(),
+        metavar="ADDRESSES",
+        help="accept only connections from these balancers, each with a PROXY header (addresses"
+        " or networks, separated by commas)",
     )
     server.add_argument(
         "--log-level",

@@ -24,6 +24,7 @@ from kv.server import Server, Settings
 
 if TYPE_CHECKING:
     from kv.net.tls import Tls
+    from kv.registry.registry import Registry
 
 log = logging.getLogger("kv")
 statistics = logging.getLogger("kv.statistics")
@@ -49,12 +50,14 @@ def serve(
     store: Store,
     shutdown_timeout: float,
     read_tls: "Callable[[], Callable[[], Tls]] | None" = None,
+    join: "Callable[[Reactor], Registry] | None" = None,
 ) -> int:
     """Serves until a signal comes; returns the exit status. Raises `OSError` if it cannot start.
 
     `shutdown_timeout` is in seconds. With `read_tls`, the server speaks TLS. `read_tls` reads the
     certificates, and returns a function that makes a `Tls` for one connection. It raises
-    `ValueError` if the certificates cannot be used.
+    `ValueError` if the certificates cannot be used. With `join`, the server is one of several that
+    share their client ids.
 
     Everything that blocks is done before the reactor runs: making the key, resolving the name, and
     the imports that would otherwise happen at the first use (27, 47).
@@ -98,7 +101,8 @@ def serve(
                 log.warning("SIGHUP is ignored, as it was at the start: no certificate is renewed")
             else:
                 reactor.on_signal(signal.SIGHUP, read_again)
-        server = Server(reactor, service, settings, sockets, tls)
+        registry = join(reactor) if join is not None else None
+        server = Server(reactor, service, settings, sockets, tls, registry)
         log.info("arithmetic: %s", ARITHMETIC)
         if longest > LONG_TURN:
             log.warning("one message can take %.0f ms, and everybody waits (26)", longest * 1000)

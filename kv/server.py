@@ -18,7 +18,9 @@ from kv.net.turns import BUDGET, QUANTUM, UNSENT, Turns
 from kv.protocol.conversation import Service
 
 if TYPE_CHECKING:
+    from kv.net.proxy import Network
     from kv.net.tls import Tls
+    from kv.registry.registry import Registry
 
 log = logging.getLogger("kv")
 peers = logging.getLogger(PEERS)
@@ -40,6 +42,7 @@ class Settings:
     budget: int = BUDGET  # µs of work for all clients in one turn of the loop
     unsent: int = UNSENT  # octets of unsent replies to all clients together
     stream: Limits = field(default_factory=Limits)
+    balancers: "tuple[Network, ...]" = ()  # whose connections begin with a PROXY header
 
 
 class Server:
@@ -52,12 +55,17 @@ class Server:
         settings: Settings,
         sockets: list[socket.socket],
         tls: "Callable[[], Tls] | None" = None,
+        registry: "Registry | None" = None,
     ) -> None:
-        """With `tls`, the server speaks TLS only. `tls` makes the `Tls` of a new connection."""
+        """With `tls`, the server speaks TLS only. `tls` makes the `Tls` of a new connection.
+
+        With `registry`, it shares client ids with all servers that have the same one.
+        """
         self.reactor = reactor
         self.service = service
         self.settings = settings
         self.tls = tls
+        self.registry = registry
         self.limits = (
             settings.stream if tls is None else replace(settings.stream, read_size=TLS_READ)
         )
@@ -71,7 +79,15 @@ class Server:
         self._gone = Counter[str]()  # the counts of connections that are closed
         self._stopping = False
         self._sweeping = False  # a call of _sweep is deferred
-        self._listeners = [Listener(reactor, sock, self._accepted) for sock in sockets]
+        accepted = self._accepted
+        self._reception = None
+        if settings.balancers:
+            from kv.net.reception import Reception  # noqa: PLC0415 (few have one)
+
+            balancers, timeout = settings.balancers, settings.handshake_timeout
+            self._reception = Reception(reactor, balancers, timeout, self._accepted)
+            accepted = self._reception.receive
+        self._listeners = [Listener(reactor, sock, accepted) for sock in sockets]
         for listener in self._listeners:
             log.info("listening on %s", shown(listener.address))
 
@@ -83,6 +99,8 @@ class Server:
         """
         self._stopping = True
         log.info("stopping: %s to finish", plural(len(self.connections), "connection"))
+        if self._reception is not None:
+            self._reception.close()
         for listener in self._listeners:
             listener.finish(self._stop_if_done)
         for connection in self.connections:
@@ -166,7 +184,10 @@ class Server:
             and not self.connections
             and not any(listener.listening for listener in self._listeners)
         ):
-            self.reactor.stop()
+            if self.registry is None:
+                self.reactor.stop()
+            else:
+                self.registry.finish(self.reactor.stop)
 
 
 def counted(stream: Stream) -> dict[str, int]:

@@ -86,9 +86,14 @@ class House:
     """A server that listens on loopback, and the means to make time pass."""
 
     def __init__(
-        self, stream: dict[str, Any], memory: int, settings: dict[str, Any], tls: bool
+        self,
+        stream: dict[str, Any],
+        memory: int,
+        settings: dict[str, Any],
+        tls: bool,
+        registry: Any = None,
     ) -> None:
-        self.clock = Clock()
+        self.clock = Clock() if registry is None else registry.clock
         self.selector = Selector()
         self.reactor = Reactor(self.selector, self.clock)
         self.store = Store(memory)
@@ -98,7 +103,9 @@ class House:
         chosen = Settings(stream=Limits(**stream), **settings)
         self.tls = tls
         maker = server_tls(*SERVER) if tls else None
-        self.server = Server(self.reactor, service, chosen, self.sockets, maker)
+        joined = registry.join(self.reactor) if registry is not None else None
+        self.server = Server(self.reactor, service, chosen, self.sockets, maker, joined)
+        self.registry = registry
         self.guests: list[Guest] = []
 
     def settle(self) -> None:
@@ -110,6 +117,8 @@ class House:
             self.reactor.turn()
             for guest in self.guests:
                 guest.read()
+            if self.registry is not None and self.registry.read():
+                self.selector.idle = 0
         raise AssertionError("the loop does not come to rest: it spins")
 
     def wait(self, seconds: float) -> None:
@@ -140,6 +149,10 @@ class House:
         assert not self.server.connections
         assert (self.store.used, self.store.remembered, len(self.store)) == (0, 0, 0)
         self.server.stop(0)
+        while self.server.registry is not None and self.selector.get_map():
+            self.clock.now += 0.01  # a real one takes its time
+            time.sleep(0.001)
+            self.settle()
         assert not self.selector.get_map()
         self.reactor.close()
 
@@ -246,11 +259,18 @@ class Guest:
 
 @contextmanager
 def house(
-    memory: int = 1 << 28, stream: Any = None, tls: bool | None = None, **settings: Any
+    memory: int = 1 << 28,
+    stream: Any = None,
+    tls: bool | None = None,
+    registry: Any = None,
+    **settings: Any,
 ) -> Iterator[House]:
-    """A house, checked for leaks when it is closed. With `tls`, it and its guests speak TLS."""
+    """A house, checked for leaks when it is closed. With `tls`, it and its guests speak TLS.
+
+    Several houses with one `fake_registry.FakeRegistry` are one service.
+    """
     with mock.patch.object(tcp, "unacknowledged", unacknowledged):
-        built = House(stream or {}, memory, settings, TLS if tls is None else tls)
+        built = House(stream or {}, memory, settings, TLS if tls is None else tls, registry)
         try:
             yield built
             built.close()
@@ -259,3 +279,5 @@ def house(
                 sock.close()
             for connection in list(built.server.connections):
                 connection.stream.abort(None)
+            if built.server.registry is not None:
+                built.server.registry.close()

@@ -12,13 +12,15 @@ if not hasattr(select, "epoll"):
     pytest.skip("the benchmark needs Linux", allow_module_level=True)
 
 from kv.protocol.cipher import ARITHMETIC
+from tests.bench import several
 from tests.bench.__main__ import run
 from tests.bench.lines import WIDTH, Sealer
 from tests.bench.load import Script, Wrong, connect, drive
 from tests.bench.plain import compare, report
 from tests.bench.report import document, table
-from tests.bench.rows import Scale
+from tests.bench.rows import Prepared, Scale
 from tests.bench.servers import FORTY, OURS, Process, names
+from tests.service.parts import missing
 
 TINY = Scale(
     rounds=1,
@@ -33,6 +35,8 @@ TINY = Scale(
     tls_sessions=5,
     idle=0.01,
     keys=(512,),
+    services=(1,),
+    ids=640,
 )
 
 
@@ -101,6 +105,18 @@ def test_what_gmpy2_gains_is_measured_where_it_is_installed() -> None:
     assert len(gains) == (3 if ARITHMETIC.startswith("gmpy2") else 0)
     assert all(gain.rate > 1 and gain.times > 0 for gain in gains[:2])
     assert max(map(len, report(gains).splitlines())) <= 100
+
+
+@pytest.mark.skipif(bool(missing()), reason=f"not on this machine: {missing()}")
+def test_several_servers_have_plausible_figures() -> None:
+    found = several.measure(Prepared(TINY), lambda: None)
+    assert found is not None
+    assert [row.servers for row in found.rows] == [1]
+    assert found.rows[0].conversations > 1 and found.rows[0].commands > 1
+    assert all(0 < cost < 1 for cost in found.rows[0].conversation_costs.values())
+    assert 50 < found.memory < 5000 and found.alone > 0
+    assert 0 < found.renewal < 1 and 0 < found.claim < 1
+    assert max(map(len, several.report(found).splitlines())) <= 100
 
 
 def test_a_wrong_reply_stops_the_benchmark() -> None:

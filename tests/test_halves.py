@@ -34,7 +34,7 @@ RSA = {"pyasn1", "rsa"}
 MODULES = sorted(
     path.relative_to(KV).with_suffix("").as_posix().replace("/", ".") for path in KV.rglob("*.py")
 )
-FOLDERS = ("net", "protocol", "watch")
+FOLDERS = ("net", "protocol", "registry", "watch")
 
 
 def inside(folder: str) -> list[str]:
@@ -85,6 +85,13 @@ def test_net_knows_nothing_of_keys_values_or_rsa(module: str) -> None:
 def test_protocol_knows_nothing_of_sockets_selectors_or_clocks(module: str) -> None:
     assert of_kv(imports_of(module)) <= {*inside("protocol"), "errors"}
     assert not imports_of(module) & OUTSIDE_WORLD
+
+
+@pytest.mark.parametrize("module", inside("registry"))
+def test_the_registry_knows_nothing_of_the_protocol(module: str) -> None:
+    assert of_kv(imports_of(module)) <= {*inside("registry"), *inside("net"), "errors"}
+    joins = ("registry.channel", "registry.registry")
+    assert module in joins or not imports_of(module) & OUTSIDE_WORLD
 
 
 @pytest.mark.parametrize("module", set(MODULES) - set(inside("watch")) - {"__main__"})

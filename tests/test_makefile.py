@@ -104,7 +104,7 @@ def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == make(directory, "help").stdout
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    targets = {"help", "run-server", "run-client", "test", "lint", "clean"}
+    targets = {"help", "run-server", "run-client", "run-service", "test", "lint", "clean"}
     targets |= {"gallery", "pitfalls", "ladder", "demo", "simulate", "bench", "soak", "fast"}
     variables = {"HOST", "PORT", "ID", "RLWRAP", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
     variables |= {"STEP", "START", "TRY", "REPLAY", "WITH"}

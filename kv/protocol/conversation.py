@@ -122,6 +122,17 @@ class ServerConversation:
         self.answer((line,), 1, replies)
         return replies[0] if replies else b""
 
+    def refuse(self) -> bytes:
+        """Takes a CONNECT: OK back that nobody has heard; the reply to be sent in its place.
+
+        For whoever knows better than this server's store whether the client id is in use.
+        """
+        self.close()
+        self.client_id = ""
+        reply = Reply.CONNECT_ERROR
+        self.state = TRANSITIONS[State.AWAITING_CONNECT][Message.CONNECT][reply]
+        return self._service.lines[reply]
+
     def close(self) -> None:
         """Ends the session, if there is one. Its data is gone and its id is free at once."""
         if self.session is not None:

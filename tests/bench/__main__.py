@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 
 from tests.program import run as program
 
+from . import several
 from .caller import Use, use
 from .crowd import Crowd, gather
 from .growth import Cost, grow
@@ -91,17 +93,24 @@ def main() -> int:
     scale = QUICK if options.quick else FULL
     results, *others = run(scale)
     gains = compare(scale, lambda: None)
+    together = several.measure(Prepared(scale), lambda: None)
     if options.quick:
         print("A quick run: good for seeing that it works, too short for good figures.\n")
     print(table(scale, results, *others))
     if gains:
         print(f"\n{report(gains)}")
+    if together is not None:
+        print(f"\n{several.report(together)}")
+    else:
+        print("\nSeveral servers were left out: redis-server or haproxy is not installed here.")
     if UVLOOP not in results[0].samples:
         print("\nuvloop is not installed here, and was left out.")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             found = document(results, *others)
-            json.dump(found | {"gains": [vars(gain) for gain in gains]}, file, indent=2)
+            found["gains"] = [vars(gain) for gain in gains]
+            found["several"] = asdict(together) if together is not None else None
+            json.dump(found, file, indent=2)
     return 0
 
 

@@ -42,6 +42,8 @@ class Scale:
     tls_sessions: int = 1_000  # of those that keep still
     idle: float = 2.0  # seconds for which the crowd is left in peace
     keys: tuple[int, ...] = (512, 1024, 2048)  # bits
+    services: tuple[int, ...] = (1, 2, 4)  # servers behind one balancer
+    ids: int = 100_000  # in the registry
 
 
 FULL = Scale()
@@ -57,6 +59,8 @@ QUICK = Scale(
     tls_sessions=200,
     idle=0.5,
     keys=(512, 1024),
+    services=(1, 2),
+    ids=10_000,
 )
 
 

@@ -18,10 +18,13 @@ decides all of it. So a failure can be repeated: `make simulate SEED=n`.
     signals.py   signals, and calls from other threads
     wishes.py    events that a reader wants to add
     show.py      a history as a page, step by step
+    machines.py  another world: several machines, their clocks, and the network between them
+    service.py   several servers and a registry on them, which have to be one service
+    redis.py     what a Redis does with what it is told
     __main__.py  the command
 
 `test_mistakes.py` puts classic mistakes back into the server. The simulation finds each within a
-few seeds. `test_tls_worlds.py` does the same with TLS.
+few seeds. `test_tls_worlds.py` does the same with TLS, and `test_service.py` with several servers.
 
 What is not simulated: signals themselves (a wake-up descriptor stands for them), `listen` and name
 resolution, the client's side of this project, and the time that a computation takes.

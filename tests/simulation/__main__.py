@@ -3,19 +3,24 @@
     python -m tests.simulation --seeds 1000           # seeds 0 to 999
     python -m tests.simulation --seeds 1000 --start 5000 --jobs 2
     python -m tests.simulation --seed 42              # one of them, and what happens in it
+    python -m tests.simulation --service --seeds 1000 # several servers that share a registry
 
 Exit status: 0 if all went well, 1 at the first failure, with the command that replays it.
 """
 
 import argparse
+import logging
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.program import run as program
 
+from . import service
 from .kernel import Failure
 from .show import show
 from .wishes import Wish, parse
@@ -25,10 +30,10 @@ from .world import Result, run
 PORTION = 50
 
 
-def outcome(seed: int) -> Result | str:
+def outcome(seed: int, world: Callable[[int], Any] = run) -> Any:
     """The result of a seed: its figures, or what went wrong."""
     try:
-        return run(seed)
+        return world(seed)
     except (Exception, Failure) as error:
         lines = traceback.format_exception_only(error)
         if not isinstance(error, Failure):
@@ -36,14 +41,15 @@ def outcome(seed: int) -> Result | str:
         return "".join(lines).strip()
 
 
-def outcomes(seeds: range, jobs: int) -> Iterator[Result | str]:
+def outcomes(seeds: range, jobs: int, world: Callable[[int], Any]) -> Iterator[Any]:
     """The outcomes in the order of the seeds, whatever the number of processes."""
+    one = partial(outcome, world=world)
     if jobs == 1:
-        yield from map(outcome, seeds)
+        yield from map(one, seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            yield from pool.map(outcome, seeds, chunksize=PORTION)
+            yield from pool.map(one, seeds, chunksize=PORTION)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -78,6 +84,17 @@ def summary(results: Iterable[Result], seconds: float = float("inf")) -> str:
     )
 
 
+def told(results: list[service.Result], seconds: float) -> str:
+    """The same of worlds with several servers."""
+    return (
+        f"{len(results)} seeds, {len(results) / seconds:.0f} seeds/s;"
+        f" {sum(result.sessions for result in results)} sessions in services of several servers,"
+        f" {sum(result.messages for result in results)} messages,"
+        f" {sum(result.refused for result in results)} refused,"
+        f" {sum(result.lost for result in results)} lost with a lease"
+    )
+
+
 def main() -> int:
     """Parses the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -89,9 +106,19 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the first (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--seed", type=int, help="run only this one, and print what happens")
+    parser.add_argument(
+        "--service", action="store_true", help="several servers that share a registry"
+    )
     parser.add_argument("--with", dest="wishes", default="", help="events to add")
     parser.add_argument("--replay", type=Path, help="file for a page that shows it step by step")
     options = parser.parse_args()
+    world: Callable[[int], Any] = service.run if options.service else run
+    if options.service and (options.wishes or options.replay is not None):
+        parser.error("--service has no --with and no --replay")
+    if options.service and options.seed is not None:
+        options.start, options.seeds, options.seed = options.seed, 1, None
+    if options.service:
+        logging.getLogger("kv").setLevel(logging.CRITICAL)
     if options.seed is not None:
         try:
             wishes = parse(options.wishes)
@@ -108,13 +135,14 @@ def main() -> int:
         parser.error("which history? Name it with --seed")
     seeds = range(options.start, options.start + options.seeds)
     began = time.monotonic()
-    results: list[Result] = []
-    for seed, result in zip(seeds, outcomes(seeds, options.jobs), strict=True):
+    results = []
+    for seed, result in zip(seeds, outcomes(seeds, options.jobs, world), strict=True):
         if isinstance(result, str):
-            print(f"seed {seed}: {result}\nto replay it: make simulate SEED={seed}")
+            more = " ARGS=--service" if options.service else ""
+            print(f"seed {seed}: {result}\nto replay it: make simulate SEED={seed}{more}")
             return 1
         results.append(result)
-    print(summary(results, time.monotonic() - began))
+    print((told if options.service else summary)(results, time.monotonic() - began))
     return 0
 
 

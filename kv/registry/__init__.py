@@ -1,0 +1,11 @@
+"""Several servers, one service: which of them holds a client id is kept in a Redis or Valkey.
+
+What may live here: whatever is said to that registry and follows from its answers. What must not:
+a word of this project's own protocol, a session, a value. Optional reading: a server without
+`--registry` imports nothing of this.
+
+    resp.py      what is said: commands out, replies in; sans-I/O
+    claims.py    which ids are held, and for how long; sans-I/O, the clock is given
+    channel.py   the connection to the registry, on `net`
+    registry.py  joins them: who claims, and is told
+"""

@@ -1,0 +1,226 @@
+"""The PROXY protocol: who is behind a connection, and who may say so."""
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+from house import Guest, House, house
+from tls_peer import TlsSocket
+from wire import Peer
+
+from kv.net import proxy, reception
+from kv.net.proxy import SIGNATURE, BadHeader, networks, parse, within
+
+LOOPBACK = networks("127.0.0.1, ::1")
+V1 = b"PROXY TCP4 192.0.2.7 192.0.2.1 50000 4242\r\n"
+
+
+def v2(said: int = 0x21, kind: int = 0x11, body: bytes | None = None) -> bytes:
+    """A header of version 2: from 192.0.2.7 port 50000, unless said otherwise."""
+    if body is None:
+        body = bytes([192, 0, 2, 7, 192, 0, 2, 1]) + struct.pack(">HH", 50000, 4242)
+    return SIGNATURE + bytes([said, kind]) + struct.pack(">H", len(body)) + body
+
+
+SIX = ipaddress.ip_address("2001:db8::7").packed + bytes(16) + struct.pack(">HH", 50000, 4242)
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        (V1, ("192.0.2.7", 50000)),
+        (b"PROXY TCP6 2001:DB8::7 ::1 50000 4242\r\n", ("2001:db8::7", 50000, 0, 0)),
+        (b"PROXY UNKNOWN\r\n", None),
+        (b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", None),
+        (v2(), ("192.0.2.7", 50000)),
+        (v2(kind=0x21, body=SIX), ("2001:db8::7", 50000, 0, 0)),
+        (v2(kind=0x21, body=SIX + b"\x20\0\x03abc"), ("2001:db8::7", 50000, 0, 0)),  # and more
+        (v2(said=0x20), None),  # LOCAL: a health check
+        (v2(said=0x20, kind=0, body=b""), None),
+        (v2(kind=0, body=b""), None),
+        (v2(kind=0x12), None),  # UDP
+        (v2(kind=0x31, body=bytes(216)), None),  # UNIX sockets
+    ],
+)
+def test_a_header_says_who_it_is(header: bytes, address: object) -> None:
+    for end in range(1, len(header)):
+        assert parse(header[:end]) is None, end
+    assert parse(header) == parse(header + b"and what follows") == (len(header), address)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"MEgCQQ",
+        b"\0",
+        b"PROXX",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 50000\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 50000 4242 1\r\n",
+        b"PROXY TCP4 192.0.2.256 192.0.2.1 50000 4242\r\n",
+        b"PROXY TCP4 2001:db8::7 ::1 50000 4242\r\n",
+        b"PROXY TCP6 192.0.2.7 192.0.2.1 50000 4242\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 050000 4242\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 65536 4242\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 -1 4242\r\n",
+        b"PROXY TCP4  192.0.2.7 192.0.2.1 1 4242\r\n",
+        b"PROXY TCP5 192.0.2.7 192.0.2.1 1 4242\r\n",
+        b"PROXY \xff\r\n",
+        b"PROXY " + b"x" * 200,
+        v2(said=0x11),
+        v2(said=0x22),
+        v2(kind=0x41),
+        v2(kind=0x13),
+        v2(body=b"short"),
+        v2(body=bytes(3000)),
+    ],
+)
+def test_what_is_no_header_is_refused(octets: bytes) -> None:
+    with pytest.raises(BadHeader):
+        parse(octets)
+
+
+def test_balancers_are_addresses_and_networks() -> None:
+    allowed = networks("192.0.2.1, 10.0.0.0/8,2001:db8::/32")
+    assert within(("10.1.2.3", 1), allowed) and within(("192.0.2.1", 1), allowed)
+    assert within(("::ffff:10.1.2.3", 1, 0, 0), allowed)
+    assert within(("2001:db8::1%eth0", 1, 0, 2), allowed)
+    assert not within(("192.0.2.2", 1), allowed) and not within(("::1", 1, 0, 0), allowed)
+
+
+# --- with a server -----------------------------------------------------------------------------
+
+
+def begin(h: House, *pieces: bytes) -> Guest:
+    """A guest that begins with these octets, a turn between them."""
+    guest = h.guest()
+    for piece in pieces:
+        guest.send_raw(piece)
+    return guest
+
+
+@pytest.mark.parametrize("header", [V1, v2(), v2(body=v2()[16:] + bytes(1000))])
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_log_says_who_is_behind_it(
+    header: bytes, tls: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "kv")
+    with house(balancers=LOOPBACK, tls=tls) as h:
+        h.tls = False  # the header is no matter of TLS
+        guest = begin(h, header)
+        if tls:
+            guest.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            guest.socket = TlsSocket(guest.socket)  # type: ignore[assignment]
+        guest.connect("alice")
+        guest.send_raw(b"nonsense\n")
+    assert "dropped 'alice' at 192.0.2.7:50000: " in caplog.text
+
+
+@pytest.mark.parametrize("header", [V1, v2()])
+def test_a_header_may_come_in_pieces_and_with_what_follows(header: bytes) -> None:
+    with house(balancers=LOOPBACK) as h:
+        pieces = [header[i : i + 1] for i in range(len(header))]
+        guest = begin(h, *pieces[:-1])
+        guest.send_raw(pieces[-1] + guest.key.line + guest.key.seal(b"CONNECT alice"))
+        assert guest.texts() == ["CONNECT: OK"]
+
+
+def test_a_health_check_is_served_like_anybody() -> None:
+    with house(balancers=LOOPBACK) as h:
+        guest = begin(h, v2(said=0x20, kind=0, body=b"")).connect("probe")
+        assert guest.ask("GET k") == ["GET: ERROR"]
+
+
+@pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n", b"\xff" * 3000])
+def test_whoever_has_no_header_is_dropped(octets: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kv")
+    with house(balancers=LOOPBACK) as h:
+        guest = begin(h, octets)
+        assert guest.ended and not guest.received
+    assert "it begins with no PROXY header" in caplog.text
+
+
+def test_whoever_is_no_balancer_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kv")
+    with house(balancers=networks("192.0.2.1")) as h:
+        guest = begin(h, V1)
+        assert guest.ended and not guest.received
+    assert "it is not one of the balancers" in caplog.text
+
+
+def test_a_header_has_its_time_and_nobody_spins_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "kv")
+    with house(balancers=LOOPBACK, handshake_timeout=5) as h:
+        guest = begin(h, V1[:10])
+        h.wait(4)
+        guest.send_raw(V1[10:12])
+        assert not guest.ended
+        h.wait(1.5)
+        assert guest.ended
+    assert "no PROXY header in 5 s" in caplog.text
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("header", [b"", V1[:9], v2(said=0x20)])
+def test_a_health_check_that_says_nothing_is_no_news(
+    header: bytes, leave: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "kv")
+    with house(balancers=LOOPBACK) as h:
+        guest = begin(h, header)
+        if leave == "reset":
+            linger = struct.pack("ii", 1, 0)
+            guest.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        guest.socket.close()
+        h.settle()
+        assert not h.server.drops
+    assert "lost" not in caplog.text and "dropped" not in caplog.text
+
+
+def test_those_who_wait_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reception, "MOST", 3)
+    with house(balancers=LOOPBACK) as h:
+        silent = [h.guest() for _ in range(5)]
+        assert [guest.ended for guest in silent] == [False] * 3 + [True] * 2
+        silent[0].send_raw(V1)
+        silent[0].connect("alice")
+        begin(h, V1).connect("bob")
+
+
+def test_the_limit_of_connections_holds_again_after_headers_that_came_late() -> None:
+    with house(balancers=LOOPBACK, max_connections=2) as h:
+        late = [h.guest() for _ in range(4)]
+        for number, guest in enumerate(late):
+            guest.send_raw(V1)
+            guest.connect(f"late {number}")
+        waiting = begin(h, V1, h.guests[0].key.line)
+        assert not waiting.received
+        for guest in late[:3]:
+            guest.socket.close()
+        h.settle()
+        assert waiting.received and len(h.server.connections) == 2
+
+
+def test_a_stop_answers_whoever_has_said_who_it_is() -> None:
+    with house(balancers=LOOPBACK) as h:
+        silent = h.guest()
+        queued = Guest(h)
+        h.guests.append(queued)
+        queued.unsent += v2() + queued.key.line + queued.key.seal(b"CONNECT a")
+        queued.read()
+        h.server.stop(5)
+        h.settle()
+        assert silent.ended
+        assert queued.texts() == ["CONNECT: OK"] and queued.ended
+
+
+def test_the_header_is_not_asked_of_a_server_without_balancers(
+    peer: Callable[..., Peer],
+) -> None:
+    with peer("direct") as direct:
+        assert direct.ask("GET k") == "GET: ERROR"
+    assert proxy.LONGEST > 1000

@@ -1,0 +1,436 @@
+"""Servers in this process, and a real registry: who gets which client id, and when."""
+
+import itertools
+import logging
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from certificates import CA, SERVER
+from conftest import ROOT
+from fake_registry import FakeRegistry
+from house import Guest, House, house
+from simulation.redis import Redis
+
+from kv.options import parser
+from kv.registry.resp import Act, Place, command, request
+
+from .conftest import RealRegistry, grown, until, words
+from .parts import LOOPBACK, Registry
+
+OpenHouse = Callable[..., House]
+
+
+def knock(h: House, client_id: str) -> Guest:
+    """A guest that has said CONNECT."""
+    guest = h.guest()
+    guest.send_raw(guest.key.line)
+    return guest.send(f"CONNECT {client_id}")
+
+
+def answer(h: House, client_id: str) -> str:
+    """What CONNECT is answered with."""
+    guest = knock(h, client_id)
+    until((h,), guest.texts, "an answer to CONNECT")
+    return guest.texts()[0]
+
+
+def session(h: House, client_id: str) -> Guest:
+    """A guest with a session."""
+    guest = knock(h, client_id)
+    until((h,), guest.texts, "an answer to CONNECT")
+    assert guest.texts() == ["CONNECT: OK"]
+    return guest
+
+
+# --- what is said ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_model_does_what_a_real_registry_does(
+    seed: int, running: Registry, database: int
+) -> None:
+    rng, model = random.Random(seed), Redis(lambda: 0.0)
+    model.runs = 7
+    for _ in range(150):
+        dice = rng.random()
+        if dice < 0.03:  # another run, without its data or with them
+            running.ask("DEL", "kv:run", database=database)
+            model.keys.pop(b"kv:run", None)
+        elif dice < 0.05:
+            running.ask("FLUSHDB", database=database)
+            model.keys.clear()
+        elif dice < 0.2:  # a lease is over
+            running.ask("DEL", "kv:young", database=database)
+            model.keys.pop(b"kv:young", None)
+        ids = rng.sample(["a", "b", "c", "d e\r"], rng.randint(0, 4))
+        asked = request(rng.choice(list(Act)), ids, [rng.choice("xyz") for _ in ids], 3600)
+        said = running.ask(*words(asked), database=database)
+        assert said == model.execute([word.encode() for word in words(asked)])
+
+
+def test_a_full_registry_refuses_claims_and_still_renews(
+    old: Registry, open_house: OpenHouse
+) -> None:
+    h = open_house(lease=0.6)
+    guest = session(h, "early")
+    old.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert answer(h, "late") == "CONNECT: ERROR"
+        end = h.clock() + 0.7  # longer than the lease
+        until((h,), lambda: h.clock() > end, "a renewal")
+        assert guest.ask("GET k") == ["GET: ERROR"]
+    finally:
+        old.ask("CONFIG", "SET", "maxmemory", "0")
+    assert answer(h, "late") == "CONNECT: OK"
+
+
+@pytest.mark.parametrize(
+    ("user", "status"),
+    [("", "CONNECT: ERROR"), ("kv:wrong@", "CONNECT: ERROR"), ("kv:p%40ss@", "CONNECT: OK")],
+)
+def test_a_registry_with_a_password(
+    user: str, status: str, old: Registry, database: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    allowed = ("eval", "get", "set", "del", "pexpire", "exists", "info", "select")
+    rules = ("on", ">p@ss", "~kv:*", *(f"+{command}" for command in allowed))
+    old.ask("ACL", "SETUSER", "kv", *rules)
+    old.ask("ACL", "SETUSER", "default", "-eval")
+    try:
+        with house(registry=RealRegistry(f"redis://{user}{LOOPBACK}:{old.port}/{database}")) as h:
+            assert answer(h, "alice") == status
+    finally:
+        old.ask("ACL", "SETUSER", "default", "+@all")
+    assert ("is gone: it says" in caplog.text) == (status != "CONNECT: OK")
+    assert "p@ss" not in caplog.text and "p%40ss" not in caplog.text
+
+
+def test_a_registry_that_speaks_tls(
+    needs_registry: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place("rediss://localhost")
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+    files = ["--tls-cert-file", SERVER[0], "--tls-key-file", SERVER[1], "--tls-ca-cert-file", CA]
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no", *files]
+    try:
+        registry = Registry(tmp_path_factory.mktemp("tls"), 0, *options)
+    except ChildProcessError as error:
+        pytest.skip(f"this registry does not speak TLS: {error}")
+    monkeypatch.setenv("SSL_CERT_FILE", CA)
+    try:
+        assert place.tls
+        with house(registry=RealRegistry(f"rediss://localhost:{port}", 0.2)) as h:
+            until((h,), lambda: answer(h, "alice") == "CONNECT: OK", "a session")
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with house(registry=RealRegistry(f"rediss://localhost:{port}", 0.2)) as h:
+            assert answer(h, "alice") == "CONNECT: ERROR"
+    finally:
+        registry.stop()
+
+
+# --- one service -------------------------------------------------------------------------------
+
+
+def test_one_id_has_one_session_in_all_servers(open_house: OpenHouse) -> None:
+    first, second = open_house(), open_house()
+    alice = session(first, "alice")
+    assert answer(second, "alice") == "CONNECT: ERROR"
+    assert answer(first, "alice") == "CONNECT: ERROR"
+    assert answer(second, "bob") == "CONNECT: OK"
+    assert alice.ask("PUT k", "v", "GET k") == ["PUT: OK", "v"]
+
+
+@pytest.mark.parametrize("how", ["DISCONNECT", "reset", "half-close", "violation"])
+def test_the_end_of_a_session_gives_its_id_back(how: str, open_house: OpenHouse) -> None:
+    first, second = open_house(), open_house()
+    alice = session(first, "alice")
+    if how == "DISCONNECT":
+        alice.send("DISCONNECT")
+    elif how == "half-close":
+        alice.socket.shutdown(socket.SHUT_WR)
+    elif how == "violation":
+        alice.send_raw(b"nonsense\n")
+    else:
+        alice.socket.close()
+    until((first, second), lambda: answer(second, "alice") == "CONNECT: OK", "the id to be free")
+
+
+def test_messages_sent_with_connect_wait_for_its_answer(
+    old: Registry, open_house: OpenHouse
+) -> None:
+    h = open_house()
+    other = session(h, "other")
+    old.ask("CLIENT", "PAUSE", "300", "ALL")
+    guest = h.guest()
+    guest.send_raw(guest.key.line)
+    guest.send("CONNECT alice", "PUT k", "v", "GET k", "DISCONNECT")
+    assert guest.texts() == [] and other.ask("GET k") == ["GET: ERROR"]
+    replies = ["CONNECT: OK", "PUT: OK", "v", "DISCONNECT: OK"]
+    until((h,), lambda: guest.texts() == replies, "the replies")
+
+
+def test_a_client_that_leaves_while_its_claim_is_out_keeps_no_id(
+    old: Registry, open_house: OpenHouse
+) -> None:
+    h, second = open_house(), open_house()
+    session(h, "other")
+    old.ask("CLIENT", "PAUSE", "200", "ALL")
+    knock(h, "alice").socket.close()
+    until((h, second), lambda: answer(second, "alice") == "CONNECT: OK", "the id to be free")
+
+
+def test_who_has_read_that_it_is_disconnected_may_use_the_id_again() -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        alice, bob = h.guest().connect("alice"), h.guest().connect("bob")
+        registry.answers = False
+        alice.send("DISCONNECT")
+        assert alice.ask("GET k") == [] and not alice.ended  # it is not said yet
+        assert bob.ask("GET k") == ["GET: ERROR"]
+        registry.answers = True
+        h.settle()
+        assert alice.texts() == ["CONNECT: OK", "DISCONNECT: OK"] and alice.ended
+        assert list(registry.holder) == ["bob"]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_client_may_disconnect_whatever_becomes_of_the_registry(gone: bool) -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        alice = h.guest().connect("alice")
+        if gone:
+            registry.script = b"-NO\r\n"
+            h.wait(5.5)  # no claim could be renewed
+        else:
+            registry.answers = False
+        alice.send("DISCONNECT")
+        h.wait(7)
+        assert alice.texts() == ["CONNECT: OK", "DISCONNECT: OK"] and alice.ended
+
+
+def test_a_client_may_leave_before_it_is_disconnected() -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        alice = h.guest().connect("alice")
+        registry.answers = False
+        alice.send("DISCONNECT")
+        alice.socket.close()
+        h.settle()
+        registry.answers = True
+        h.settle()
+        assert not registry.holder and not h.server.connections
+
+
+def test_a_stop_gives_all_ids_back(old: Registry, open_house: OpenHouse, database: int) -> None:
+    h = open_house()
+    for number in range(3):
+        session(h, f"client {number}").socket.shutdown(socket.SHUT_WR)
+    h.server.stop(5)
+    until((h,), lambda: b"kv:id" not in old.ask("KEYS", "*", database=database), "no ids")
+    until((h,), lambda: h.reactor._stopped, "the end")
+
+
+@pytest.mark.parametrize("said", ["CONNECT alice", "DISCONNECT"])
+def test_a_stop_counts_whom_the_registry_keeps_waiting(said: str) -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        guest = h.guest()
+        guest.send_raw(guest.key.line)
+        if said == "DISCONNECT":
+            guest.send("CONNECT alice")
+        registry.answers = False
+        guest.send(said)
+        h.server.stop(2)
+        h.wait(1)
+        assert not guest.ended
+        h.wait(1.5)
+        assert guest.ended and h.server.cut_short == 1
+
+
+# --- a registry that is gone, or not itself ------------------------------------------------------
+
+
+def test_a_registry_that_stops_and_comes_back(
+    needs_registry: None, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "kv")
+    registry = grown(Registry(tmp_path_factory.mktemp("mortal")))
+    try:
+        with house(registry=RealRegistry(f"redis://{LOOPBACK}:{registry.port}", 0.5)) as h:
+            bob = session(h, "bob")
+            registry.stop()
+            assert answer(h, "carol") == "CONNECT: ERROR"
+            assert bob.ask("GET k") == ["GET: ERROR"]  # it lives, until its lease is over
+            until((h,), lambda: bob.ended, "the end of the lease")
+            assert h.server.drops["registry"] >= 1
+            registry = registry.again()
+            until((h,), lambda: answer(h, "bob") == "CONNECT: OK", "a session")
+    finally:
+        registry.stop()
+    assert "the lease of its client id has run out" in caplog.text
+    assert "gives no id away for one lease" in caplog.text
+
+
+def test_sessions_survive_a_registry_that_forgets_all_in_a_restart(
+    needs_registry: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    registry = grown(Registry(tmp_path_factory.mktemp("forgetful")))
+    try:
+        url = f"redis://{LOOPBACK}:{registry.port}"
+        with house(registry=RealRegistry(url, 1)) as h, house(registry=RealRegistry(url, 1)) as g:
+            bob = session(h, "bob")
+            registry.stop()
+            registry = registry.again()
+            until((h, g), lambda: answer(g, "carol") == "CONNECT: OK", "a session")
+            assert bob.ask("GET k") == ["GET: ERROR"]
+            assert answer(g, "bob") == "CONNECT: ERROR"
+    finally:
+        registry.stop()
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as a Redis does"),
+        (b"+\r\n+\r\n+\r\n", "answers what nobody has asked"),
+        (b"x" * 2000, "does not answer as a Redis does"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "it says 'LOADING"),
+        (b"", "no answer for"),
+    ],
+)
+def test_whoever_is_no_registry_gives_no_ids(
+    says: bytes, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        registry.script = says
+        guest = knock(h, "alice")
+        h.wait(6)
+        assert guest.texts() == ["CONNECT: ERROR"]
+        assert told in caplog.text
+        registry.script = None
+        h.wait(10)
+        guest = knock(h, "alice")
+        assert guest.texts() == ["CONNECT: OK"]
+
+
+def test_it_is_tried_again_at_growing_intervals(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        registry.script = b"-NO\r\n"
+        tried = []
+        for _ in range(400):
+            before = registry.accepted
+            h.wait(0.05)
+            tried.append(registry.accepted - before)
+        times = [0.05 * number for number, more in enumerate(tried) if more]
+        pauses = [b - a for a, b in itertools.pairwise(times)]
+        assert sum(tried) < 20
+        assert pauses[0] < 0.3 and pauses[-1] > 1.9
+        assert caplog.text.count("it says 'NO'") == 1  # said once
+
+
+def test_claims_are_renewed_as_long_as_they_are_needed() -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        alice = h.guest().connect("alice")
+        for _ in range(100):
+            h.wait(1)
+            assert list(registry.holder) == ["alice"]
+        assert alice.ask("GET k") == ["GET: ERROR"]
+        alice.send("DISCONNECT")
+        h.wait(1)
+        assert not registry.holder
+
+
+def test_requests_without_an_answer_are_bounded_in_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kv.registry.registry.WINDOW", 3)
+    monkeypatch.setattr("kv.registry.claims.BATCH", 2)
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        registry.answers = False
+        guests = [knock(h, f"client {number}") for number in range(9)]
+        assert registry.unanswered == 3
+        registry.answers = True
+        h.settle()
+        assert [guest.texts() for guest in guests] == [["CONNECT: OK"]] * 9
+        assert len(registry.holder) == 9
+
+
+def test_lapsed_sessions_end_a_few_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kv.registry.registry.SWEEP", 2)
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        guests = [h.guest().connect(f"client {number}") for number in range(7)]
+        registry.answers = False
+        registry.clock.now += 20
+        ended = []
+        for _ in range(30):
+            h.reactor.turn()
+            ended.append(h.server.drops["registry"])
+        assert ended[-1] == 7
+        assert max(b - a for a, b in itertools.pairwise(ended)) == 2
+        h.settle()
+        assert all(guest.ended for guest in guests)
+
+
+# --- options -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "greeting"),
+    [
+        ("redis://h", []),
+        ("redis://h:1234/5", [command("SELECT", "5")]),
+        ("redis://:p%2Fw@h", [command("AUTH", "p/w")]),
+        ("rediss://u:p@[::1]:1/0", [command("AUTH", "u", "p"), command("SELECT", "0")]),
+    ],
+)
+def test_a_url_says_where_and_how(url: str, greeting: list[bytes]) -> None:
+    place = Place(url)
+    assert place.greeting == greeting
+    assert place.tls == url.startswith("rediss")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--registry", "http://h"], "argument --registry: use redis://"),
+        (["--registry", "redis://alice@h"], "a user of the registry needs a password"),
+        (["--registry", "@/nowhere/url"], "cannot read /nowhere/url: No such file"),
+        (["--lease", "0.01"], "argument --lease: 0.01 is too short: use 0.1 or more"),
+        (["--registry", "redis://h/x"], "'x' is not the number of a database"),
+        (["--registry", "redis://h:99999"], "argument --registry: "),
+        (["--proxy-protocol", "nobody"], "argument --proxy-protocol: 'nobody'"),
+        (["--proxy-protocol", "10.0.0.1/8"], "argument --proxy-protocol: 10.0.0.1/8 has host bits"),
+    ],
+)
+def test_a_wrong_option_is_told(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args(["server", *options])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_can_have_the_url_and_so_the_password(tmp_path: Path) -> None:
+    file = tmp_path / "registry"
+    file.write_text("redis://:secret@h/3\n")
+    place = parser().parse_args(["server", "--registry", f"@{file}"]).registry
+    assert place.greeting == [command("AUTH", "secret"), command("SELECT", "3")]
+
+
+def test_a_server_without_a_registry_imports_nothing_of_it() -> None:
+    code = (
+        "import sys, kv.__main__; kv.__main__.parser().parse_args(['server'])\n"
+        "sys.exit(any(m.startswith(('kv.registry', 'kv.net.proxy', 'kv.net.reception'))"
+        " for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
