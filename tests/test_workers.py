@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import starts
 
 FILES = {
@@ -34,9 +33,7 @@ def test_the_first_failure_ends_all_where_that_is_wanted(tmp_path: Path) -> None
     assert status == 1 and "stopping after 1 failures" in said and "201 passed" not in said
 
 
-@pytest.mark.parametrize("when", ["setup", "test"])
-def test_a_process_that_ends_is_no_success(tmp_path: Path, when: str) -> None:
-    name = "setup_module" if when == "setup" else "test_deadly"
-    deadly = f"import os\ndef {name}(): os._exit(0)\ndef test_last(): pass"
+def test_a_process_that_ends_is_no_success(tmp_path: Path) -> None:
+    deadly = "import os\ndef test_deadly(): os._exit(0)\ndef test_last(): pass"
     status, said = run(tmp_path, **{"test_1.py": deadly})
     assert status == 2 and "has ended" in said
