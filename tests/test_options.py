@@ -33,6 +33,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tls_key": None,
         "tls_client_ca": None,
         "log_level": "info",
+        "registry": None,
+        "lease": 15,
+        "proxy_protocol": (),
     },
     "client": {
         **BOTH,
@@ -157,10 +160,10 @@ def test_the_server_is_run_as_the_options_say(monkeypatch: pytest.MonkeyPatch) -
         options = parser().parse_args(["server", *args.split()])
         with mock.patch("kv.__main__.serve", return_value=5) as serve:
             assert run_server(options, Wire()) == 5
-        host, port, wire, used, store, seconds, certificates = serve.call_args.args
+        host, port, wire, used, store, seconds, *optional = serve.call_args.args
         assert (host, port, wire) == (options.host, options.port, Wire())
         assert (store.capacity, store.share) == (80, share)
-        assert (used, seconds, certificates) == (settings, shutdown, None)
+        assert (used, seconds, optional) == (settings, shutdown, [None, None])
 
 
 @pytest.mark.parametrize(
