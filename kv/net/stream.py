@@ -42,7 +42,7 @@ from kv.net.lines import Lines
 from kv.net.owner import Limits, Owner, Stalled, Told
 from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
-from kv.net.transport import READING, Transport
+from kv.net.transport import DISCARDING, READING, Transport
 from kv.net.turns import Turns
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Stream:
         try:
             if events & WRITE:
                 transport.send()
-            if events & READ and self.holds is NO_HOLD:
+            if events & READ and (self.holds is NO_HOLD or transport.incoming is DISCARDING):
                 self._read()
             if transport.unsent and not transport.full:
                 transport.send()
@@ -274,19 +274,18 @@ class Stream:
 
     def _step(self, event: Event) -> None:
         self.transport.step(event)
-        if self.transport.incoming is Incoming.DISCARDING:
-            self.holds &= ~Hold.PEER  # a peer may take its replies only when all it sent is read
         self._settle_soon()
 
     def _settle_soon(self) -> None:
         self.transport.changed = True
-        if not self._running and Hold.TURN not in self.holds and self._told is not Told.CLOSED:
+        if not self._running and self._told is not Told.CLOSED:
             self._await_turn()
 
     def _await_turn(self) -> None:
         self.transport.changed = True
-        self.holds |= Hold.TURN
-        self._turns.wait(self)
+        if Hold.TURN not in self.holds:
+            self.holds |= Hold.TURN
+            self._turns.wait(self)
 
     def _settle(self) -> None:
         """Does everything that follows from what has happened, and tells the owner."""
