@@ -144,11 +144,12 @@ def test_what_cannot_be_written_yet_is_waited_for(
                 pass
             show("more")
             assert not shown.done
-        assert not shown.full
-        shown.show("y" * (HIGH_WATER - len("more\n") - 2))
-        assert not shown.full
-        shown._output._pending += b"z"
-        assert shown.full
+        for output in (shown._output, shown._notices):
+            output._pending[:] = b"y" * (HIGH_WATER - 1)
+            assert not shown.full
+            output._pending += b"z"
+            assert shown.full
+            output._pending.clear()
 
 
 def test_it_comes_after_a_second_and_is_gone_at_the_end(screen: Screen, tmp_path: Path) -> None:
