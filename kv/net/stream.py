@@ -110,9 +110,14 @@ class Stream:
 
     @property
     def owes(self) -> bool:
-        """Whether we owe the peer something: lines wait, or its kernel lacks replies."""
+        """Whether we owe the peer something: we hold it up, or its kernel lacks replies."""
         transport = self.transport
-        return bool(transport.unsent or self._lines.waiting or tcp.unacknowledged(transport.sock))
+        return bool(transport.unsent or self.holds or tcp.unacknowledged(transport.sock))
+
+    @property
+    def queued(self) -> bool:
+        """Whether the stream waits for its turn: lines may have come that nobody has seen."""
+        return Hold.TURN in self.holds
 
     def write(self, octets: bytes) -> None:
         """Sends whole lines, their LF included: in this turn, or as soon as possible.
