@@ -862,6 +862,19 @@ def test_no_more_lines_are_taken_than_the_turn_allows_nor_after_the_end() -> Non
         assert link.lines_received(lines, 9) == 2 and list(lines) == [value]
 
 
+def test_so_many_replies_and_notices_are_waited_for_and_no_more() -> None:
+    with (
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        typed.write(b"GET x\n" + b"hello\n" * 300)
+        assert asked(shell, server) == "GET x"
+        for _ in range(10):
+            shell._reactor.turn()
+        assert len(shell._order) == 2 * WINDOW
+
+
 def test_what_is_flushed_is_sent_before_the_loop_turns_again() -> None:
     with (
         Pipe() as typed,
