@@ -37,9 +37,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tls_key": None,
         "tls_client_ca": None,
         "log_level": "info",
-        "registry": None,
-        "lease": 15,
-        "proxy_protocol": (),
     },
     "client": {
         **BOTH,
