@@ -39,7 +39,7 @@ class Screen:
     @property
     def full(self) -> bool:
         """Whether much output waits to be written: the client should ask for no more."""
-        return self._output.pending >= HIGH_WATER
+        return max(self._output.pending, self._notices.pending) >= HIGH_WATER
 
     @property
     def done(self) -> bool:

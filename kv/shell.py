@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import termios
+from contextlib import suppress
 
 from kv.errors import Refused
 from kv.link import WINDOW, Link
@@ -125,8 +126,10 @@ class Shell:
             lost = True
             text = loss(error, self._connected, self._link.greeted)
             self._screen.say(text + self._progress_made(owed))
-            if self._interactive:  # a half-typed line must not become the shell's next command
-                termios.tcflush(0, termios.TCIFLUSH)
+            # A half-typed line must not become the shell's next command. The terminal may be gone.
+            if self._interactive:
+                with suppress(termios.error):
+                    termios.tcflush(0, termios.TCIFLUSH)
         elif self._raw and broken is None:
             self._screen.say("the server closed the connection")
         if error is None and broken is None and not self._interactive and not self._silent:

@@ -268,6 +268,20 @@ def test_the_families_take_turns() -> None:
     assert [address[0] for _, address in in_turns(addresses)] == ["a", "d", "b", "c"]
 
 
+@pytest.mark.parametrize("status", [0, errno.EINPROGRESS, errno.EINTR, errno.EPERM])
+def test_what_connect_says_at_once_is_believed_if_it_is_an_error(
+    connect: Connect, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    class Saying(socket.socket):
+        def connect_ex(self, address: Address) -> int:
+            super().connect_ex(address)
+            return status
+
+    monkeypatch.setattr("kv.net.connector.socket.socket", Saying)
+    _, outcome = connect([(socket.AF_INET, listener.getsockname())])
+    assert (outcome.error and outcome.error.errno) == (status if status == errno.EPERM else None)
+
+
 def test_addresses_are_shown_as_people_write_them() -> None:
     assert shown(("127.0.0.1", 4242)) == "127.0.0.1:4242"
     assert shown(("::1", 4242, 0, 0)) == "[::1]:4242"

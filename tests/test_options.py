@@ -1,5 +1,6 @@
 """Options: what they are when nobody says, and what a text means."""
 
+import re
 from typing import Any
 from unittest import mock
 
@@ -29,13 +30,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "idle_timeout": 3_600,
         "stall_timeout": 60,
         "shutdown_timeout": 5,
+        "registry": None,
+        "lease": 15,
+        "proxy_protocol": (),
         "tls_cert": None,
         "tls_key": None,
         "tls_client_ca": None,
         "log_level": "info",
-        "registry": None,
-        "lease": 15,
-        "proxy_protocol": (),
     },
     "client": {
         **BOTH,
@@ -63,6 +64,15 @@ def test_what_nobody_says_is_as_documented(role: str) -> None:
     assert said.pop("role") == role and said.pop("role_parser").prog == f"python -m kv {role}"
     said.pop("id", None)
     assert said == DEFAULTS[role]
+
+
+@pytest.mark.parametrize("role", DEFAULTS)
+def test_the_help_names_a_value_and_says_what_it_is_for(role: str) -> None:
+    shown = values(role)["role_parser"].format_help()
+    assert "--port PORT " in shown and "TCP port (4242)" in shown
+    described = re.findall(r"^  --\S+ ?([A-Z]*) *\n? +(\S.*)$", shown, re.M)
+    assert len(described) == len(DEFAULTS[role]) + (role == "client")
+    assert not any(text.isupper() for _, text in described)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +170,10 @@ def test_the_server_is_run_as_the_options_say(monkeypatch: pytest.MonkeyPatch) -
         options = parser().parse_args(["server", *args.split()])
         with mock.patch("kv.__main__.serve", return_value=5) as serve:
             assert run_server(options, Wire()) == 5
-        host, port, wire, used, store, seconds, *optional = serve.call_args.args
+        host, port, wire, used, store, seconds, certificates, join = serve.call_args.args
         assert (host, port, wire) == (options.host, options.port, Wire())
         assert (store.capacity, store.share) == (80, share)
-        assert (used, seconds, optional) == (settings, shutdown, [None, None])
+        assert (used, seconds, certificates, join) == (settings, shutdown, None, None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from pitfalls.in_process import Pipe, client, standard, turn
@@ -11,7 +12,7 @@ from pitfalls.in_process import Pipe, client, standard, turn
 import kv.screen
 from kv.net.reactor import Reactor
 from kv.net.stdio import HIGH_WATER
-from kv.screen import progress
+from kv.screen import Progress, progress
 
 
 def test_it_says_lines_of_how_many_how_fast_and_how_long_it_will_take() -> None:
@@ -144,11 +145,12 @@ def test_what_cannot_be_written_yet_is_waited_for(
                 pass
             show("more")
             assert not shown.done
-        assert not shown.full
-        shown.show("y" * (HIGH_WATER - len("more\n") - 2))
-        assert not shown.full
-        shown._output._pending += b"z"
-        assert shown.full
+        for output in (shown._output, shown._notices):
+            output._pending[:] = b"y" * (HIGH_WATER - 1)
+            assert not shown.full
+            output._pending += b"z"
+            assert shown.full
+            output._pending.clear()
 
 
 def test_it_comes_after_a_second_and_is_gone_at_the_end(screen: Screen, tmp_path: Path) -> None:
@@ -156,6 +158,22 @@ def test_it_comes_after_a_second_and_is_gone_at_the_end(screen: Screen, tmp_path
     assert before == ""
     assert after == "\r100 of about 1,000 lines, 100 a second, 0:09 left"
     assert end == "\r" + " " * (len(after) - 1) + "\r"
+
+
+@pytest.mark.parametrize(("columns", "length"), [(20, 19), (0, 79), (None, 79)])
+def test_it_fits_in_one_line_of_the_terminal(
+    columns: int | None, length: int, reactor: Reactor
+) -> None:
+    def size(_: int) -> os.terminal_size:
+        if columns is None:
+            raise OSError
+        return os.terminal_size((columns, 24))
+
+    on = mock.Mock()
+    line = Progress(reactor, on, lambda: (10**60, 0))
+    with mock.patch("kv.screen.os.get_terminal_size", size):
+        line._show()
+    assert len(on.status.call_args.args[0]) == length
 
 
 @pytest.mark.parametrize("variable", ["TERM=dumb", "TERM=", "NO_COLOR=1"])

@@ -844,6 +844,37 @@ def test_a_slow_reader_of_the_replies_gets_them_all_and_the_session_goes_on() ->
         assert asked(shell, server) == "GET y"
 
 
+def test_no_more_lines_are_taken_than_the_turn_allows_nor_after_the_end() -> None:
+    with (
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        value, end = (server.key.seal(text)[:-1] for text in (b"v", b"DISCONNECT: OK"))
+        for command in [Command.get(Wire(), "x")] * 4 + [Command.disconnect()]:
+            shell._send(command, 1)
+        link = shell._link
+        assert link.lines_received(iter([value] * 4), 2) == 2
+        link.hold(True)
+        assert link.lines_received(iter([value] * 2), 9) == 1
+        link.hold(False)
+        lines = iter([value, end, value])
+        assert link.lines_received(lines, 9) == 2 and list(lines) == [value]
+
+
+def test_so_many_replies_and_notices_are_waited_for_and_no_more() -> None:
+    with (
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        typed.write(b"GET x\n" + b"hello\n" * 300)
+        assert asked(shell, server) == "GET x"
+        for _ in range(10):
+            shell._reactor.turn()
+        assert len(shell._order) == 2 * WINDOW
+
+
 def test_what_is_flushed_is_sent_before_the_loop_turns_again() -> None:
     with (
         Pipe() as typed,

@@ -415,6 +415,17 @@ def test_the_server_going_away_is_noticed_while_the_screen_takes_nothing(
     assert terminal.end()[1] == 3
 
 
+def test_it_ends_when_the_terminal_and_the_server_go_away_together() -> None:
+    master, slave = os.openpty()
+    with client(slave, slave, slave) as (shell, server):
+        os.close(slave)
+        os.close(master)
+        server.half_close()
+        for _ in range(100):
+            shell._reactor.turn()
+        assert shell._status == 3
+
+
 def test_no_greeting_and_no_prompt_without_a_connection(start: Start, fake: FakeServer) -> None:
     terminal = start(port=fake.port)
     fake.accept().close()

@@ -137,6 +137,14 @@ def test_when_a_sixteenth_was_given_back_what_is_left_is_copied_a_bucket_with_ea
     assert not session.answers and not store.remembered
 
 
+def test_nothing_is_copied_before_more_than_a_sixteenth_was_given_back() -> None:
+    store = Store(capacity=1600)
+    for freed, of_answers, left in [(100, 0, 100), (99, 1, 99), (101, 0, 0), (100, 1, 0)]:
+        store.freed, store.memory.freed = freed, of_answers
+        store.tidy()
+        assert store.freed == left and bool(store.memory.freed) == bool(left and of_answers)
+
+
 def test_a_copying_survives_sessions_that_shrink_and_end_meanwhile() -> None:
     store = Store()
     shrinking, ending = begin(store, "shrinking"), begin(store, "ending")

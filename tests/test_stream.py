@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 from test_reactor import Clock, FakeSelector
-from test_transport import RESET, WOULD_BLOCK, Sock
+from test_transport import RESET, WOULD_BLOCK, Sock, StubTls
 
 from kv.net import tcp
 from kv.net.directions import Deadline
@@ -184,6 +184,28 @@ def test_a_peer_is_held_up_above_the_high_water_mark_until_the_low_one() -> None
         assert bench.turns.unsent == bench.stream.unsent
 
 
+def test_a_peer_that_takes_no_answers_of_tls_is_held_up_too() -> None:
+    bench = Bench()
+    bench.stream.transport.tls = StubTls(said=[b"k" * 100] * 9)  # type: ignore[assignment]
+    bench.sock.send.side_effect = WOULD_BLOCK
+    for asked in range(1, 7):
+        bench.receive(b"new keys, please")
+        assert bench.turns.unsent == len(bench.stream.transport.unsent) == 100 * asked
+    assert (bench.owner.told, bench.interest) == (["held_up"], WRITE)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_comes_after_close_is_read_though_the_owner_waits(late: bool) -> None:
+    bench = Bench()
+    bench.stream.wait()
+    bench.stream.close()
+    bench.turn()
+    if late:
+        bench.stream.wait()
+    bench.receive(b"one\n", b"")
+    assert bench.stream.transport.received == 4 and bench.owner.told == [(None, False)]
+
+
 def lines(count: int) -> bytes:
     return b" ".join([b"x"] * count)
 
@@ -203,6 +225,7 @@ def test_a_peer_that_goes_on_sending_is_read_up_to_a_bound(call: str, told: Any)
     bench = Bench(linger_size=20)
     bench.sock.recv.side_effect = lambda _: b"ten octet\n"
     getattr(bench.stream, call)()
+    bench.turn()
     for _ in range(10):
         bench.turn(READ)
         if told in bench.owner.told:

@@ -257,7 +257,7 @@ def test_what_tls_says_goes_first_and_what_is_written_is_sealed() -> None:
     [
         ((), {"plain": b"text"}, b"", 6, Incoming.OPEN, False),
         ((), {"plain": b"more than ten"}, b"", 0, Incoming.OPEN, False),
-        ((), {"said": [b"", b"key"]}, b"key", 13, Incoming.OPEN, False),
+        ((), {"said": [b"", b"key"]}, b"key", 13, Incoming.OPEN, True),
         ((Event.HALF_CLOSE,), {"said": [b"", b"key"]}, b"key", 13, Incoming.OPEN, True),
         (SHUT, {"said": [b"", b"key"]}, b"", 13, Incoming.OPEN, False),
         ((), {"plain": b"last", "they_ended": True}, b"", 6, Incoming.ENDED, True),

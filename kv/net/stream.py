@@ -10,6 +10,8 @@ move:
   line over and reads nothing. It goes on when the peer has taken enough to get below `low_water`.
   So a slow peer holds up itself (8).
 - `_settle` does what follows: FIN after the last octet, the notifications of the owner, the end.
+  It comes last in a call from the loop, if something has `changed`. What the owner calls at other
+  times asks for a turn (`_settle_soon`), and `_settle` comes last in that.
 
 The straight way is one `recv`, one call of the owner with all the lines, one `send` of all replies.
 It is not a second way through the code: it only leaves out steps that have nothing to do.
@@ -42,7 +44,7 @@ from kv.net.lines import Lines
 from kv.net.owner import Limits, Owner, Stalled, Told
 from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
-from kv.net.transport import READING, Transport
+from kv.net.transport import DISCARDING, READING, Transport
 from kv.net.turns import Turns
 
 if TYPE_CHECKING:
@@ -110,9 +112,14 @@ class Stream:
 
     @property
     def owes(self) -> bool:
-        """Whether we owe the peer something: lines wait, or its kernel lacks replies."""
+        """Whether we owe the peer something: we hold it up, or its kernel lacks replies."""
         transport = self.transport
-        return bool(transport.unsent or self._lines.waiting or tcp.unacknowledged(transport.sock))
+        return bool(transport.unsent or self.holds or tcp.unacknowledged(transport.sock))
+
+    @property
+    def queued(self) -> bool:
+        """Whether the stream waits for its turn: lines may have come that nobody has seen."""
+        return Hold.TURN in self.holds
 
     def write(self, octets: bytes) -> None:
         """Sends whole lines, their LF included: in this turn, or as soon as possible.
@@ -183,7 +190,7 @@ class Stream:
         try:
             if events & WRITE:
                 transport.send()
-            if events & READ and self.holds is NO_HOLD:
+            if events & READ and (self.holds is NO_HOLD or transport.incoming is DISCARDING):
                 self._read()
             if transport.unsent and not transport.full:
                 transport.send()
@@ -274,19 +281,18 @@ class Stream:
 
     def _step(self, event: Event) -> None:
         self.transport.step(event)
-        if self.transport.incoming is Incoming.DISCARDING:
-            self.holds &= ~Hold.PEER  # a peer may take its replies only when all it sent is read
         self._settle_soon()
 
     def _settle_soon(self) -> None:
         self.transport.changed = True
-        if not self._running and Hold.TURN not in self.holds and self._told is not Told.CLOSED:
+        if not self._running and self._told is not Told.CLOSED:
             self._await_turn()
 
     def _await_turn(self) -> None:
         self.transport.changed = True
-        self.holds |= Hold.TURN
-        self._turns.wait(self)
+        if Hold.TURN not in self.holds:
+            self.holds |= Hold.TURN
+            self._turns.wait(self)
 
     def _settle(self) -> None:
         """Does everything that follows from what has happened, and tells the owner."""

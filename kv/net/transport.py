@@ -122,6 +122,7 @@ class Transport:
         answers = tls.pending()
         if answers and self.outgoing in (SENDING, Outgoing.FINISHING):
             self.unsent += answers
+            self.changed = True  # the account learns of this, too
         self.overhead += max(0, len(octets) + len(answers) - len(plaintext))
         if tls.error is not None:
             self._tls_failed(tls)
