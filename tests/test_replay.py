@@ -463,7 +463,7 @@ def test_both_codes_are_on_one_page_in_step_and_the_wrong_moment_is_marked(
     wrong = "⚠ It goes wrong: one client's commands are all handled before anybody else's"
     assert browser.texts(".wrong") == [wrong, ""]
     naive, here = browser.texts("h2")
-    assert naive.startswith("The usual code: 1000 of") and here.startswith("Our code: ")
+    assert naive.startswith("The usual code: 1,000 of") and here.startswith("Our code: ")
     # The polite client has its reply here, and not there.
     cards = browser.texts("article")
     assert "CONNECT 'polite'" in cards[1] and "GET 'k'" in cards[3]

@@ -10,6 +10,8 @@ move:
   line over and reads nothing. It goes on when the peer has taken enough to get below `low_water`.
   So a slow peer holds up itself (8).
 - `_settle` does what follows: FIN after the last octet, the notifications of the owner, the end.
+  It comes last in a call from the loop, if something has `changed`. What the owner calls at other
+  times asks for a turn (`_settle_soon`), and `_settle` comes last in that.
 
 The straight way is one `recv`, one call of the owner with all the lines, one `send` of all replies.
 It is not a second way through the code: it only leaves out steps that have nothing to do.

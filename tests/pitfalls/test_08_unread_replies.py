@@ -43,4 +43,4 @@ class TestUnreadReplies(Pitfall):
                 raise Failure(f"{kept:,} octets of replies wait in the server")
             guest.read_on(3 + GETS)
             assert len(guest.texts()) == 2 + GETS
-            return f"{kept:,} octets of replies wait in the server; once it reads, it has them all"
+            return f"{kept:,} octets of replies wait in the server; a client that reads gets all"

@@ -56,7 +56,7 @@ class TestGreedy(Pitfall):
             h.reactor.turn()
             handled = stream.lines - before
             h.settle()
-            told = f"{handled} of 1,000 commands of one client are handled in a turn"
+            told = f"{handled:,} of 1,000 commands of one client are handled in a turn"
             if handled > 100:
                 raise Failure(told)
             return told
