@@ -209,9 +209,7 @@ class Connection:
         return self.conversation.state is not State.CLOSED or bool(self._waiting)
 
     def _handshake_timed_out(self) -> None:
-        if (
-            self.stream.queued and not self._owed
-        ):  # its messages may have come in time: look once more
+        if self.stream.queued and not self._owed:  # its messages may have come in time
             self._owed = True
             self._deadline = self._server.reactor.call_later(1, self._handshake_timed_out)
             return

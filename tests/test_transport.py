@@ -291,6 +291,15 @@ def test_after_a_failure_of_tls_the_alert_is_sent_and_the_rest_thrown_away(
     assert sizes == [99, LINGER, LINGER - 80]
 
 
+@pytest.mark.parametrize(("held", "undelivered"), [(5, 0), (9, 4)])
+def test_an_alert_owes_nobody_anything(kernel: mock.Mock, held: int, undelivered: int) -> None:
+    tls = StubTls(error=TlsError("forged"), said=[b"", b"alert"])
+    reading = transport(tls=tls, recv=[b"forged", WOULD_BLOCK], send=[5])
+    kernel.return_value = held
+    reading.read(99)
+    assert reading.undelivered == undelivered
+
+
 def test_the_end_of_a_stream_that_is_thrown_away_needs_no_goodbye(kernel: mock.Mock) -> None:
     for steps, error in [((), "cut"), ((Event.FINISH,), "cut"), ((Event.CLOSE,), None)]:
         cut = TlsError("cut")

@@ -123,6 +123,8 @@ class Transport:
         if answers and self.outgoing in (SENDING, Outgoing.FINISHING):
             self.unsent += answers
             self.changed = True  # the account learns of this, too
+            if tls.error is not None:
+                self._farewell += len(answers)  # an alert is no reply
         self.overhead += max(0, len(octets) + len(answers) - len(plaintext))
         if tls.error is not None:
             self._tls_failed(tls)
