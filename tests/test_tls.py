@@ -666,7 +666,7 @@ def test_openssls_reason_is_told_if_there_is_one(monkeypatch: pytest.MonkeyPatch
     error = ssl.SSLError(1, "no")
     error.reason = "BAD_END_LINE"
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", mock.Mock(side_effect=error))
-    with pytest.raises(CredentialsError, match="that can be used: bad end line$"):
+    with pytest.raises(CredentialsError, match=r"that can be used: bad end line$"):
         server_context(*SERVER)
 
 
