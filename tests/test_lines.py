@@ -87,6 +87,14 @@ def test_the_lines_before_one_too_long_come_first_and_nothing_after_it(
     assert not lines.too_long and not lines.waiting and lines.octets == (0, 0)
 
 
+def test_of_what_follows_a_line_too_long_nothing_is_kept() -> None:
+    lines = Lines(50)
+    cut = lines.feed(b"before\n" + b"x" * 50 + b"\n" + b"after\n" * 2 * BATCH + b"part")
+    assert list(cut or ()) == [b"before"] and lines.too_long
+    assert list(lines.next()) == [] and not lines.waiting
+    assert lines.octets == (0, 0) and lines.taken == 1
+
+
 def test_clearing_forgets_what_was_not_taken() -> None:
     lines = Lines(SIZE)
     lines.feed(b"a\n" * 100 + b"b")

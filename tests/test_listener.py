@@ -78,8 +78,13 @@ def test_so_many_are_accepted_in_one_turn_and_no_more(bench: Bench) -> None:
 
 
 def test_a_connection_that_died_says_nothing_about_the_others(bench: Bench) -> None:
-    assert bench.turn(1, DEAD, 1, INTERRUPTED, 1) == 2
-    assert bench.turn() == 1
+    with mock.patch.object(listener.peers, "info") as said:
+        assert bench.turn(1, DEAD, 1, INTERRUPTED, 1) == 2
+        assert bench.turn() == 1
+    assert [call.args[1] for call in said.call_args_list] == ["aborted"]
+    died = "ECONNABORTED EPROTO ENOPROTOOPT EOPNOTSUPP EPERM ENETDOWN ENETUNREACH EHOSTDOWN"
+    died += " EHOSTUNREACH ETIMEDOUT ECONNRESET" + " ENONET" * hasattr(errno, "ENONET")
+    assert bench.turn(*(OSError(getattr(errno, name), name) for name in died.split()), 1) == 1
     with pytest.raises(OSError, match="bad"):
         bench.turn(OSError(errno.EBADF, "bad descriptor"))
 

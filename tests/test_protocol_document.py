@@ -657,6 +657,8 @@ def test_what_a_text_cannot_carry_is_named(text: Any, error: type[Exception], sa
     with pytest.raises(error) as raised:
         Command.connect(Wire(), text)
     assert str(raised.value) == said
+    with pytest.raises(TextError, match="it means a missing key"):
+        Command.put(Wire(), "key", "GET: ERROR")
 
 
 def test_what_a_peer_says_is_quoted_up_to_a_bound() -> None:

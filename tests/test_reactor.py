@@ -593,6 +593,7 @@ def test_closing_gives_the_signals_back() -> None:
     reactor = Reactor()
     reactor.on_signal(signal.SIGUSR1, lambda: None)
     reactor.on_signal(signal.SIGUSR2, lambda: None)
+    reactor.wakeable()  # it was made so already
     assert signal_state() != before
     ends = [reactor._bell, *(key.fileobj for key in reactor._selector.get_map().values())]
     assert [end.getblocking() for end in ends] == [False, False]  # whoever rings must not wait

@@ -329,6 +329,9 @@ def test_an_answer_must_be_smaller_than_a_part(memory: Memory) -> None:
     assert answers
     answers.forget("k")
     assert (answers.charged, memory.used, memory.freed) == (0, 0, 2047)
+    assert keep(answers, "one", 300) and keep(answers, "other", 300)
+    answers.forget("one")  # and no other
+    assert (list(answers), answers.charged) == ([b"other"], 300 + TABLES)
 
 
 @pytest.mark.parametrize(

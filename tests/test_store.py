@@ -108,6 +108,7 @@ def test_the_account_reads_zero_when_every_session_has_ended(service: Service) -
     for conversation in conversations:
         conversation.close()
     assert (service.store.used, service.store.remembered, len(service.store)) == (0, 0, 0)
+    assert service.store.memory.sessions == 0
 
 
 def test_when_a_sixteenth_was_given_back_what_is_left_is_copied_a_bucket_with_each_put() -> None:

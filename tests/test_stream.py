@@ -266,6 +266,28 @@ def test_a_reset_while_the_kernel_delivers_is_an_error_if_the_peer_lacks_anythin
             assert bench.owner.told == expected
 
 
+@pytest.mark.parametrize("before", [b"", b"one\n", b"one\ntwo\n"])
+def test_a_line_too_long_is_told_after_the_lines_before_it(before: bytes) -> None:
+    bench = Bench()
+    bench.receive(before + b"x" * 50)
+    lines = [before.replace(b"\n", b" ").strip()][: len(before)]
+    assert bench.owner.told == [*lines, "line_too_long"]
+
+
+def test_a_peer_that_takes_nothing_has_stalled_however_much_happens_meanwhile() -> None:
+    bench = Bench()
+    bench.sock.send.side_effect = WOULD_BLOCK
+    for _ in range(7):
+        assert bench.owner.told == []
+        bench.stream.write(b"reply\n")
+        bench.receive(WOULD_BLOCK)
+        bench.clock.now += 10
+    bench.turn()
+    bench.turn()
+    ((error, ours),) = bench.owner.told
+    assert isinstance(error, Stalled) and not ours
+
+
 # --- patience ---------------------------------------------------------------------------------
 
 

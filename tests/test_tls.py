@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import pytest
 from certificates import CA, CLIENT, ENCRYPTED_KEY, EXPIRED, OTHER_CA, SERVER, STRANGER
@@ -659,6 +660,14 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
         with pytest.raises(CredentialsError) as caught:
             server_context(*files)
         assert str(caught.value).startswith(message)
+
+
+def test_openssls_reason_is_told_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ssl.SSLError(1, "no")
+    error.reason = "BAD_END_LINE"
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", mock.Mock(side_effect=error))
+    with pytest.raises(CredentialsError, match=r"that can be used: bad end line$"):
+        server_context(*SERVER)
 
 
 def test_a_file_that_may_not_be_read_is_said(
