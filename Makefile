@@ -119,7 +119,7 @@ bench: venv
 
 ## check volume, latency and memory against their limits, in under ten minutes
 soak: venv
-	@.venv/bin/python -m pytest -s -o python_files='soak_*.py' tests/soak $(value ARGS)
+	@PATIENCE=60 .venv/bin/python -m pytest -s -o python_files='soak_*.py' tests/soak $(value ARGS)
 	@exec .venv/bin/python -m tests.simulation $(worlds)
 
 ## add gmpy2 to .venv, which makes new messages about five times as fast (optional)

@@ -54,7 +54,7 @@ def one_processor(server: Server) -> None:
 def settled(server: Server, connections: int) -> dict[str, str]:
     """The statistics, once no more than so many connections are left."""
     start = f"{connections} now"
-    wait_until(lambda: statistics(server)["connections"].startswith(start), "peers to go", 30)
+    wait_until(lambda: statistics(server)["connections"].startswith(start), "peers to go")
     return statistics(server)
 
 
