@@ -9,7 +9,7 @@ from test_reactor import Clock, FakeSelector
 from test_transport import RESET, WOULD_BLOCK, Sock, StubTls
 
 from kv.net import tcp
-from kv.net.directions import Deadline
+from kv.net.directions import Deadline, Incoming
 from kv.net.owner import DELIVERY, Limits, Stalled
 from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
@@ -246,6 +246,17 @@ def test_while_the_owner_waits_no_readiness_is_asked_for(inside: bool) -> None:
     bench.stream.go_on()
     bench.turn()
     assert bench.interest == READ
+
+
+def test_an_end_that_came_with_the_last_line_is_told_when_the_owner_waits_no_more() -> None:
+    bench = Bench()
+    bench.stream.transport.tls = StubTls(plain=b"one\n", they_ended=True)  # type: ignore[assignment]
+    bench.owner.lines_received = lambda lines, _: (list(lines), bench.stream.wait(), 1)[-1]
+    bench.receive(b"sealed")
+    assert bench.owner.told == [] and bench.stream.transport.incoming is Incoming.ENDED
+    bench.stream.go_on()
+    bench.turn()
+    assert bench.owner.told == ["end_received"]
 
 
 @pytest.mark.parametrize(("held", "told"), [(1, None), (2, RESET)])

@@ -320,6 +320,7 @@ class Stream:
             self._told is Told.NOTHING
             and incoming not in READING
             and outgoing is not Outgoing.BROKEN
+            and Hold.OWNER not in self.holds  # it still has to answer the last line
         ):
             self._told = Told.END
             self._owner.end_received()
