@@ -875,6 +875,24 @@ def test_so_many_replies_and_notices_are_waited_for_and_no_more() -> None:
         assert len(shell._order) == 2 * WINDOW
 
 
+def test_asking_for_more_does_not_put_the_deadline_off() -> None:
+    with (
+        bounded(patience()),
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        for command in (b"GET a", b"GET b"):
+            typed.write(command + b"\n")
+            turn(shell, lambda: select.select([server.socket], [], [], 0)[0])
+            assert server.read_text() == command.decode()
+            shell._reactor.time.now += 5.0  # of ten seconds that the server has
+        for _ in range(5):
+            shell._reactor.call_soon(lambda: None)
+            shell._reactor.turn()
+        assert shell._status == 3
+
+
 def test_what_is_flushed_is_sent_before_the_loop_turns_again() -> None:
     with (
         Pipe() as typed,
