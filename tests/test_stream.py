@@ -144,6 +144,15 @@ def test_less_is_read_and_handed_over_while_others_leave_much_unsent(
     assert bench.interest == READ
 
 
+@pytest.mark.parametrize(("others", "asked"), [(0, 1000), (19, 250), (1000, 50)])
+def test_the_more_wait_for_their_turn_the_less_is_read(others: int, asked: int) -> None:
+    bench = Bench(read_size=1000)
+    for _ in range(others):
+        bench.turns.wait(mock.Mock())
+    bench.receive(b"x\n")
+    assert bench.asked == asked  # a share of so many lines, each as long as it may be
+
+
 @pytest.mark.parametrize(
     ("high_water", "unsent", "taken"), [(500, 0, 11), (500, 460, 1), (4000, 460, 64)]
 )
