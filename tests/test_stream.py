@@ -317,8 +317,8 @@ def test_a_peer_that_takes_nothing_has_stalled_however_much_happens_meanwhile() 
         (Deadline.STALL, None, [15, 30, 45, 60]),
         (Deadline.STALL, 30, [15, 30, 45, 60, 75, 90]),  # a minute from when that was seen
         (Deadline.STALL, 59, [15, 30, 45, 60, 75, 90, 105, 120]),
-        (Deadline.LINGER, None, [2]),
-        (Deadline.LINGER, 1, [2, 4]),
+        (Deadline.LINGER, None, [0.5, 1, 1.5, 2]),
+        (Deadline.LINGER, 0.1, [0.5, 1, 1.5, 2, 2.5]),  # FIN is acknowledged at once, say
     ],
 )
 def test_a_peer_that_takes_nothing_for_so_long_is_waited_for_no_more(
