@@ -141,6 +141,9 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
             with suppress(OSError):
                 os.write(1, b"\n")  # the shell's prompt belongs on a line of its own
         raise
+    except OSError as error:  # the loop itself needs descriptors
+        say(f"cannot run the client: {error.strerror or error}")
+        return LOST
 
 
 def run_replay(options: argparse.Namespace) -> int:

@@ -4,9 +4,11 @@ Whatever they do, the client ends by itself, within its time-out, with a sentenc
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fake import Conversation, FakeServer
@@ -17,6 +19,9 @@ from test_shell_pipe import Client
 from test_shell_terminal import Terminal
 from wire import KEY, OTHER_KEY
 
+from kv.__main__ import run_client
+from kv.options import parser
+from kv.protocol.messages import Wire
 from kv.shell import Shell
 
 Behaviour = Callable[[Conversation], object]
@@ -189,3 +194,13 @@ def test_a_flood_of_replies_to_a_raw_client_waits_until_they_are_read(fake: Fake
     finally:
         program.process.kill()
         program.process.communicate()
+
+
+@pytest.mark.parametrize("call", ["kv.shell.Reactor", "kv.net.reactor.socket.socketpair"])
+def test_a_loop_that_gets_no_descriptors_is_a_sentence(
+    capfd: pytest.CaptureFixture[str], call: str
+) -> None:
+    options = parser().parse_args(["client", "--port", "1"])
+    with mock.patch(call, side_effect=OSError(errno.EMFILE, "Too many open files")):
+        assert run_client(options, Wire()) == 3
+    assert capfd.readouterr().err == "cannot run the client: Too many open files\n"

@@ -144,6 +144,15 @@ def test_less_is_read_and_handed_over_while_others_leave_much_unsent(
     assert bench.interest == READ
 
 
+@pytest.mark.parametrize(("others", "asked"), [(0, 1000), (19, 250), (1000, 50)])
+def test_the_more_wait_for_their_turn_the_less_is_read(others: int, asked: int) -> None:
+    bench = Bench(read_size=1000)
+    for _ in range(others):
+        bench.turns.wait(mock.Mock())
+    bench.receive(b"x\n")
+    assert bench.asked == asked  # a share of so many lines, each as long as it may be
+
+
 @pytest.mark.parametrize(
     ("high_water", "unsent", "taken"), [(500, 0, 11), (500, 460, 1), (4000, 460, 64)]
 )
@@ -308,8 +317,8 @@ def test_a_peer_that_takes_nothing_has_stalled_however_much_happens_meanwhile() 
         (Deadline.STALL, None, [15, 30, 45, 60]),
         (Deadline.STALL, 30, [15, 30, 45, 60, 75, 90]),  # a minute from when that was seen
         (Deadline.STALL, 59, [15, 30, 45, 60, 75, 90, 105, 120]),
-        (Deadline.LINGER, None, [2]),
-        (Deadline.LINGER, 1, [2, 4]),
+        (Deadline.LINGER, None, [0.5, 1, 1.5, 2]),
+        (Deadline.LINGER, 0.1, [0.5, 1, 1.5, 2, 2.5]),  # FIN is acknowledged at once, say
     ],
 )
 def test_a_peer_that_takes_nothing_for_so_long_is_waited_for_no_more(

@@ -78,11 +78,7 @@ class Limits:
 
     def look(self, due: Deadline) -> float:
         """Seconds until the next look at what the peer has acknowledged."""
-        return {
-            Deadline.STALL: self.stall_timeout / 4,
-            Deadline.LINGER: self.patience(due),
-            Deadline.DELIVERY: DELIVERY,
-        }[due]
+        return DELIVERY if due is Deadline.DELIVERY else self.patience(due) / 4
 
 
 class Told(Enum):

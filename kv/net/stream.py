@@ -235,6 +235,8 @@ class Stream:
         if turns.left <= turns.reserved:
             self._await_turn()  # the turn's work is done; others may have waited longer (38)
             return
+        if turns.reserved:  # others wait: no more than a share may take, or it waits in memory (38)
+            size = min(size, turns.share * self._limits.line_size)
         if turns.unsent:  # lines that wait for a slow peer cost memory, too
             size = min(size, max(turns.room, self._limits.line_size))
         transport = self.transport
