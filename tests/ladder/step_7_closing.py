@@ -86,7 +86,7 @@ class Client:
 
     def flush(self):
         try:
-            sent = self.sock.send(self.outgoing)
+            sent = self.sock.send(self.outgoing) if self.outgoing else 0  # EPIPE after FIN
         except BlockingIOError:
             sent = 0
         if sent:
