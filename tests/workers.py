@@ -1,4 +1,4 @@
-"""Runs the tests in as many processes as there are processors; what is printed is pytest's own.
+"""Runs the tests in two processes for each processor; what is printed is pytest's own.
 
 Once pytest has collected the tests, it forks. Each worker takes the next file until none is left,
 and sends its reports to the first process, which hands them to pytest as if it had run them. So
@@ -23,8 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--jobs",
         type=int,
-        default=min(4, os.cpu_count() or 1),
-        help="processes that run tests (as many as there are processors, at most 4)",
+        default=min(4, 2 * (os.cpu_count() or 1)),
+        help="processes that run tests (two for each processor, at most 4)",
     )
 
 
