@@ -224,7 +224,8 @@ class WatchedConnection(kv.connection.Connection):
         """When the conversation has to be over: without a session, or without a message."""
         settings, sim = self.watch.settings, self.sim
         if not self.client.story.in_session:
-            return self.accepted_at + settings.handshake_timeout
+            # Who waits for a turn at the deadline gets another second, once.
+            return self.accepted_at + settings.handshake_timeout + self._owed
         if not settings.idle_timeout:
             return float("inf")
         if self.owed:
