@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kv.net.address import resolve
-from kv.net.log import LogHandler
+from kv.net.log import LogHandler, cause
 from kv.net.owner import Limits
 from kv.options import parser
 from kv.owner import Target
@@ -84,7 +84,7 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
         try:
             join = joined(options.registry, options.lease)
         except (OSError, ValueError) as error:
-            log.error("cannot use the registry: %s", getattr(error, "strerror", None) or error)
+            log.error("cannot use the registry: %s", cause(error))
             return FAILED
     try:
         return serve(host, port, wire, settings, *rest, join)
@@ -92,8 +92,7 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
         log.error("cannot speak TLS: %s", error)
         return FAILED
     except OSError as error:
-        reason = error.strerror or error
-        log.error("cannot listen on %s port %d: %s", host, port, reason)
+        log.error("cannot listen on %s port %d: %s", host, port, cause(error))
         return FAILED
 
 
@@ -130,7 +129,7 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
         say(f"cannot speak TLS: {error}")
         return FAILED
     except OSError as error:
-        say(f"cannot connect to {options.host}: {error.strerror or error}")
+        say(f"cannot connect to {options.host}: {cause(error)}")
         return LOST
     key = PrivateKey.generate(wire.key_bits)
     target = Target(addresses, wire, key, options.id, options.timeout, tls)
@@ -142,7 +141,7 @@ def run_client(options: argparse.Namespace, wire: Wire) -> int:
                 os.write(1, b"\n")  # the shell's prompt belongs on a line of its own
         raise
     except OSError as error:  # the loop itself needs descriptors
-        say(f"cannot run the client: {error.strerror or error}")
+        say(f"cannot run the client: {cause(error)}")
         return LOST
 
 
@@ -154,7 +153,7 @@ def run_replay(options: argparse.Namespace) -> int:
     try:
         events, whole = read(options.file)
     except (OSError, ValueError) as error:
-        say(f"cannot replay {options.file}: {getattr(error, 'strerror', error)}")
+        say(f"cannot replay {options.file}: {cause(error)}")
         return FAILED
     text = page(Path(options.file).name, [Lane(events)], "" if whole else UNFINISHED)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kv.errors import Violation
 from kv.net.address import Address, shown
-from kv.net.log import PEERS
+from kv.net.log import PEERS, cause
 from kv.net.owner import Stalled, TlsError
 from kv.net.stream import Stream
 from kv.protocol.conversation import ServerConversation
@@ -115,7 +115,7 @@ class Connection:
         elif error is not None:
             tls, stall = isinstance(error, TlsError), isinstance(error, Stalled)
             self._count("tls" if tls else "stall" if stall else "lost")
-            peers.info("lost %s: %s", self, getattr(error, "strerror", None) or error)
+            peers.info("lost %s: %s", self, cause(error))
 
     # What the registry calls
 

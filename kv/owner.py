@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kv.errors import Violation
 from kv.net.address import Address
+from kv.net.log import cause
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Wire
 
@@ -57,13 +58,13 @@ def unanswered(error: Exception | None, tls: "Tls | None") -> Exception | None:
         hint = ": perhaps it does not speak TLS" if tls.shaking else ""
     else:
         hint = "" if isinstance(error, TimeoutError) else ": perhaps it speaks TLS"
-    return type(error)(f"{error.strerror or error}{hint}") if hint else error
+    return type(error)(f"{cause(error)}{hint}") if hint else error
 
 
 def loss(error: OSError, connected: bool, greeted: bool) -> str:
     """A sentence: why there is no connection. `greeted` if the server's key had come."""
-    reason = "the server went away" if error.errno == errno.EPIPE else error.strerror
-    text = f"{'connection lost' if connected else 'cannot connect'}: {reason or error}"
+    reason = "the server went away" if error.errno == errno.EPIPE else cause(error)
+    text = f"{'connection lost' if connected else 'cannot connect'}: {reason}"
     if error.errno == errno.ECONNREFUSED:
         text += "; is the server running?"
     elif not greeted and type(error) in (ConnectionError, Violation) and not error.errno:

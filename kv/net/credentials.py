@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from kv.net.log import cause
 from kv.net.tls import Tls
 
 #: Session tickets that the server sends after a handshake. With one, a client's next handshake is
@@ -115,8 +116,7 @@ def check_file(path: str) -> None:
     try:
         regular = stat.S_ISREG(Path(path).stat().st_mode)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", error)
-        raise CredentialsError(f"cannot read {path}: {reason}") from error
+        raise CredentialsError(f"cannot read {path}: {cause(error)}") from error
     if not regular:
         raise CredentialsError(f"cannot read {path}: not a file")
     if not os.access(path, os.R_OK):

@@ -160,11 +160,7 @@ class Listener:
                 peers.info("a connection died before it was accepted: %s", error.strerror)
                 continue
             self._most -= 1
-            try:
-                self._accepted(sock, address)
-            except Exception:
-                log.exception("dropped %s: its connection could not be set up", shown(address))
-                sock.close()
+            hand_on(self._accepted, sock, address)
         if self._done is not None:
             if self._most <= 0:
                 self._finished()
@@ -201,6 +197,17 @@ class Listener:
             self._registration.set(READ)
         except OSError as error:
             self._back_off(error)
+
+
+def hand_on(
+    accepted: Callable[[socket.socket, Address], object], sock: socket.socket, address: Address
+) -> None:
+    """Gives a connection to `accepted`. An error there drops this connection, no other (28)."""
+    try:
+        accepted(sock, address)
+    except Exception:
+        log.exception("dropped %s: its connection could not be set up", shown(address))
+        sock.close()
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

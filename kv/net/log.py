@@ -24,6 +24,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:d} {noun}" if count == 1 else f"{count:d} {noun}s"
 
 
+def cause(error: Exception) -> str:
+    """What went wrong: in the system's words, if the error has any."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class LogHandler(logging.Handler):
     """Logs to a descriptor, and never waits for it.
 

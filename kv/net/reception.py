@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kv.net.address import Address, shown
-from kv.net.log import PEERS
+from kv.net.listener import hand_on
+from kv.net.log import PEERS, cause
 from kv.net.proxy import LONGEST, BadHeader, Network, parse, within
 from kv.net.reactor import READ, Reactor, Registration
 from kv.net.timers import Timer
 
-log = logging.getLogger("kv")
 peers = logging.getLogger(PEERS)
 
 #: Connections whose header has not come. Balancers send it at once.
@@ -92,7 +92,7 @@ class Reception:
         except OSError as error:  # as a health check does that says nothing
             self._forget(newcomer)
             newcomer.sock.close()
-            peers.debug("lost %s: %s", shown(newcomer.address), error.strerror)
+            peers.debug("lost %s: %s", shown(newcomer.address), cause(error))
 
     def _read(self, newcomer: Newcomer) -> None:
         arrived = newcomer.sock.recv(LONGEST, socket.MSG_PEEK)
@@ -105,11 +105,7 @@ class Reception:
         newcomer.sock.recv(taken)
         if found is not None:
             self._forget(newcomer)
-            try:
-                self._accepted(newcomer.sock, found[1] or newcomer.address)
-            except Exception:
-                log.exception("dropped %s: it could not be set up", shown(newcomer.address))
-                newcomer.sock.close()
+            hand_on(self._accepted, newcomer.sock, found[1] or newcomer.address)
 
     def _drop(self, newcomer: Newcomer, reason: str) -> None:
         self._forget(newcomer)

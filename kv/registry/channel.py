@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from kv.errors import Violation
 from kv.net.address import Address
 from kv.net.connector import Connector
+from kv.net.log import cause
 from kv.net.owner import Limits
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
@@ -128,7 +129,7 @@ class Channel:
         self._connector = self._stream = None
         if self._closed:
             return
-        self._say(logging.WARNING, f"is gone: {getattr(error, 'strerror', None) or error}")
+        self._say(logging.WARNING, f"is gone: {cause(error)}")
         self._retry = self._reactor.call_later(self._pause * (1 + self._dice()), self._connect)
         self._pause = min(2 * self._pause, LONGEST, self._patience)
         self._owner.channel_lost()
