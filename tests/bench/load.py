@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Protocol, TypeVar
 
 from kv.protocol.cipher import PublicKey
 
@@ -188,6 +188,16 @@ def connect(
     return connections
 
 
+class Life(Protocol):
+    """What a client does from connect to the end."""
+
+    sock: socket.socket
+    started: float  # on the clock of `time.perf_counter`
+
+    def go_on(self) -> bool:
+        """Does what can be done next. Whether that was the last."""
+
+
 class Conversation:
     """One life from connect to the end of the stream, a reply awaited after each message."""
 
@@ -201,6 +211,51 @@ class Conversation:
         self.received = b""
         self.sock.send(next(self.lines))
 
+    def go_on(self) -> bool:
+        """Sends the next message once the last one is answered."""
+        data = self.sock.recv(READ_SIZE)
+        self.received += data
+        if data.endswith(b"\n") and (line := next(self.lines, b"")):
+            self.sock.send(line)
+        if not data and self.received.count(b"\n") != 3:
+            raise Wrong("the server closed the connection before the end")
+        return not data
+
+
+AnyLife = TypeVar("AnyLife", bound=Life)
+
+
+def live(begin: Callable[[], AnyLife], at_a_time: int, seconds: float) -> tuple[Figures, AnyLife]:
+    """Has lives, so many at a time, so long. Returns the one that ended last, too."""
+    clock = time.perf_counter
+    latencies: list[float] = []
+    lives: dict[int, AnyLife] = {}
+    with select.epoll() as epoll:
+
+        def begin_one() -> None:
+            new = begin()
+            lives[new.sock.fileno()] = new
+            epoll.register(new.sock, select.EPOLLIN)
+
+        start = now = clock()
+        for _ in range(at_a_time):
+            begin_one()
+        while lives:
+            ready = epoll.poll(PATIENCE)
+            if not ready:
+                raise Wrong(f"{len(lives)} got no answer within {PATIENCE:g} s")
+            for fd, _ in ready:
+                one = lives[fd]
+                if not one.go_on():
+                    continue
+                one.sock.close()  # which takes it out of the epoll, too
+                del lives[fd]
+                now = clock()
+                latencies.append(now - one.started)
+                if now < start + seconds:
+                    begin_one()
+    return Figures(len(latencies), now - start, latencies), one
+
 
 def converse(
     port: int,
@@ -211,43 +266,11 @@ def converse(
     seconds: float,
 ) -> Figures:
     """Has conversations (key, CONNECT, DISCONNECT, end of stream), so many at a time, so long."""
-    clock = time.perf_counter
-    latencies: list[float] = []
-    conversations: dict[int, Conversation] = {}
-    heard = b""
-    with select.epoll() as epoll:
-
-        def begin() -> None:
-            new = Conversation(port, (key_line, next(connects), disconnect))
-            conversations[new.sock.fileno()] = new
-            epoll.register(new.sock, select.EPOLLIN)
-
-        start = now = clock()
-        for _ in range(at_a_time):
-            begin()
-        while conversations:
-            ready = epoll.poll(PATIENCE)
-            if not ready:
-                raise Wrong(f"{len(conversations)} got no reply within {PATIENCE:g} s")
-            for fd, _ in ready:
-                conversation = conversations[fd]
-                data = conversation.sock.recv(READ_SIZE)
-                if data:
-                    conversation.received += data
-                    if data.endswith(b"\n") and (line := next(conversation.lines, b"")):
-                        conversation.sock.send(line)
-                    continue
-                conversation.sock.close()  # which takes it out of the epoll, too
-                del conversations[fd]
-                heard = conversation.received
-                if heard.count(b"\n") != 3:
-                    raise Wrong("the server closed the connection before the end")
-                now = clock()
-                latencies.append(now - conversation.started)
-                if now < start + seconds:
-                    begin()
-    key, *replies = heard.splitlines(keepends=True)
+    figures, last = live(
+        lambda: Conversation(port, (key_line, next(connects), disconnect)), at_a_time, seconds
+    )
+    key, *replies = last.received.splitlines(keepends=True)
     texts = [opened(server_key(key), line) for line in replies]
     if texts != ["CONNECT: OK", "DISCONNECT: OK"]:
         raise Wrong(f"a conversation heard {texts}")
-    return Figures(len(latencies), now - start, latencies)
+    return figures

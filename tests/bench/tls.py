@@ -5,7 +5,6 @@ same settings of TLS. The competitors are the forty-line ones: whoever writes TL
 more than that around it.
 """
 
-import select
 import socket
 import ssl
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from .load import PATIENCE, READ_SIZE, Connection, Figures, Wrong, connect
+from .load import PATIENCE, READ_SIZE, Connection, Figures, connect, live
 from .rows import PIPELINED, Prepared, Result, Row, Side, hot, measure
 from .servers import FORTY, HOST, OURS, Process, names
 
@@ -81,34 +80,7 @@ class Handshake:
 
 def shake(port: int, at_a_time: int, seconds: float) -> Figures:
     """Has handshakes, so many at a time, so long."""
-    clock = time.perf_counter
-    latencies: list[float] = []
-    shaking: dict[int, Handshake] = {}
-    with select.epoll() as epoll:
-
-        def begin() -> None:
-            new = Handshake(port)
-            shaking[new.sock.fileno()] = new
-            epoll.register(new.sock, select.EPOLLIN)
-
-        start = now = clock()
-        for _ in range(at_a_time):
-            begin()
-        while shaking:
-            ready = epoll.poll(PATIENCE)
-            if not ready:
-                raise Wrong(f"{len(shaking)} got no answer within {PATIENCE:g} s")
-            for fd, _ in ready:
-                one = shaking[fd]
-                if not one.go_on():
-                    continue
-                one.sock.close()  # which takes it out of the epoll, too
-                del shaking[fd]
-                now = clock()
-                latencies.append(now - one.started)
-                if now < start + seconds:
-                    begin()
-    return Figures(len(latencies), now - start, latencies)
+    return live(lambda: Handshake(port), at_a_time, seconds)[0]
 
 
 @dataclass
