@@ -1,13 +1,13 @@
 """Worlds with TLS: all goes well, one seed is one history, and mistakes with TLS are caught."""
 
-import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from unittest import mock
 
 import pytest
+from pitfalls.test_50_pending import take as one_read
 
-from kv.net.tls import Event, State, Tls
+from kv.net.tls import State, Tls
 
 from .kernel import Failure
 from .tls import SERVER_CONTEXT, ClientTls
@@ -62,18 +62,7 @@ def sizes() -> list[int]:
 
 def leave_plaintext_in_the_tls_object() -> AbstractContextManager[object]:
     """One `read` for each readiness: what else there is, no selector tells (50)."""
-
-    def take(self: Tls, octets: bytes) -> bytes:
-        self._incoming.write(octets)
-        try:
-            if self.state is State.HANDSHAKE:
-                self._tls.do_handshake()
-                self._enter(Event.AGREED)
-            return self._tls.read(4096)
-        except ssl.SSLWantReadError:
-            return b""
-
-    return mock.patch.object(Tls, "_take", take)
+    return mock.patch.object(Tls, "_take", one_read)
 
 
 def work_for_nothing_in_handshakes() -> AbstractContextManager[object]:
