@@ -181,6 +181,14 @@ def test_a_health_check_that_says_nothing_is_no_news(
     assert "lost" not in caplog.text and "dropped" not in caplog.text
 
 
+def test_whoever_asks_what_became_of_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "kv")
+    with house(balancers=LOOPBACK) as h:
+        begin(h, V1[:9]).socket.close()
+        h.settle()
+    assert "it ended before its PROXY header" in caplog.text
+
+
 def test_those_who_wait_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reception, "MOST", 3)
     with house(balancers=LOOPBACK) as h:
