@@ -13,10 +13,11 @@ import pytest
 from certificates import CA, SERVER
 from conftest import ROOT
 from fake_registry import FakeRegistry
-from house import Guest, House, house
+from house import Clock, Guest, House, house
 from simulation.redis import Redis
 
 from kv.options import parser
+from kv.registry.claims import Claims
 from kv.registry.resp import Act, Place, command, request
 
 from .conftest import RealRegistry, grown, until, words
@@ -131,6 +132,55 @@ def test_a_registry_that_speaks_tls(
             assert answer(h, "alice") == "CONNECT: ERROR"
     finally:
         registry.stop()
+
+
+# --- what follows ------------------------------------------------------------------------------
+
+
+class Told:
+    """An owner that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.news: list[str] = []
+
+    def claim_granted(self) -> None:
+        self.news.append("granted")
+
+    def claim_refused(self, reason: str) -> None:
+        self.news.append(f"refused: {reason}")
+
+    def claim_lost(self, reason: str) -> None:
+        self.news.append(f"lost: {reason}")
+
+    def claim_over(self) -> None:
+        self.news.append("over")
+
+
+def test_what_nobody_has_asked_for_yet_need_not_be_given_back() -> None:
+    claims = Claims("me", 15.0, lambda: 0.0)
+    claims.give_back(claims.claim("alice", Told()))
+    assert not any(b"alice" in asked for asked in claims.requests())
+    for tell in claims.lost("gone"):
+        tell()
+    assert claims.idle
+
+
+def test_whoever_waits_is_told_once_however_much_was_asked_about_it() -> None:
+    clock, owner = Clock(), Told()
+    claims = Claims("me", 15.0, clock)
+    claim = claims.claim("alice", owner)
+    assert len(list(claims.requests())) == 2  # the first is about no ids
+    for line in (b"+\r", b"+1\r"):
+        for tell in claims.answered(line):
+            tell()
+    clock.now += 6
+    assert len(list(claims.requests())) == 2  # it is renewed, and given back before the answer
+    claims.give_back(claim, tell=True)
+    for tell in claims.lost("gone"):
+        tell()
+    assert owner.news == ["granted", "over"]
+    said = list(claims.requests())
+    assert len(said) == 2 and b"alice" in said[1] and Act.RELEASE.value.encode() in said[1]
 
 
 # --- one service -------------------------------------------------------------------------------
