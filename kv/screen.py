@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from kv.net.reactor import Reactor
 from kv.net.stdio import HIGH_WATER, Output, escaped
-from kv.net.timers import Timer
 
 #: Seconds from one line of progress to the next, and from the start to the first.
 PERIOD = 0.25
@@ -157,14 +156,12 @@ class Progress:
         self._screen = screen
         self._done = done
         self._start = reactor.time()
-        self._timer: Timer | None = reactor.call_later(BEGIN, self._show)
+        self._timer = reactor.call_later(BEGIN, self._show)
 
     def stop(self) -> None:
         """Removes the line."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._screen.status("")
+        self._timer.cancel()
+        self._screen.status("")
 
     def _show(self) -> None:
         lines, share = self._done()
