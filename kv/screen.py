@@ -130,12 +130,16 @@ class Order:
             self._screen.show(reply)
         self._show_notices()
 
-    def give_up(self) -> int:
-        """No more replies will come: shows all notices. Returns how many lines have no reply."""
+    def give_up(self) -> str:
+        """No more replies will come: shows all notices. Returns how far the script had come."""
         sent = [each for each in self._queue if isinstance(each, Sent)]
         self._queue = deque(each for each in self._queue if isinstance(each, str))
         self._show_notices()
-        return sum(each.lines for each in sent)
+        owed = sum(each.lines for each in sent)
+        if not (self.answered or owed):
+            return ""
+        last = f"line {self.answered}" if self.answered else "no line"
+        return f"; {last} was the last that was answered, {owed or 'none'} after it were sent"
 
     def _show_notices(self) -> None:
         while self._queue and isinstance(text := self._queue[0], str):
