@@ -9,11 +9,10 @@ the loop would spin.
 
 import logging
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from kv.net.address import Address, shown
-from kv.net.listener import hand_on
+from kv.net.listener import Accepted, hand_on
 from kv.net.log import PEERS, cause
 from kv.net.proxy import LONGEST, BadHeader, Network, parse, within
 from kv.net.reactor import READ, Reactor, Registration
@@ -47,7 +46,7 @@ class Reception:
         reactor: Reactor,
         allowed: tuple[Network, ...],
         timeout: float,
-        accepted: Callable[[socket.socket, Address], object],
+        accepted: Accepted,
     ) -> None:
         self._reactor = reactor
         self._allowed = allowed

@@ -213,7 +213,13 @@ def believe_in_an_interest_that_could_not_be_set() -> AbstractContextManager[obj
 
 def ask_the_selector_once_only() -> AbstractContextManager[object]:
     """It had no room for the listener when somebody left: nobody is accepted any more."""
-    return mock.patch.object(Listener, "_watch", lambda self: self._registration.set(READ))
+
+    def resume(self: Listener) -> None:
+        self._paused = False
+        if self._retry is None:
+            self._registration.set(READ)
+
+    return mock.patch.object(Listener, "resume", resume)
 
 
 def bound_each_ones_work_and_not_the_total() -> AbstractContextManager[object]:

@@ -21,7 +21,7 @@ from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
 from .model import meaning_of
-from .sockets import Socket, failure, unacknowledged
+from .sockets import Socket, failure, readable, unacknowledged
 from .watched import WatchedConnection, WatchedStream, WatchedTransport
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ class Watch:
             mock.patch.object(kv.net.stream, "Transport", WatchedTransport),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
             mock.patch.object(tcp, "failure", failure),
+            mock.patch.object(tcp, "readable", readable),
             self.world.signals.in_place(),
         ):
             yield
