@@ -37,7 +37,7 @@ class Stream(Lifecycle):
 
     __slots__ = ()
 
-    # What the owner calls
+    # What the owner calls, besides `abort` and `leave`
 
     @property
     def unsent(self) -> int:
