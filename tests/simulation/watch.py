@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import kv.connection
-import kv.net.stream
+import kv.net.lifecycle
 import kv.server
 from kv.net import tcp
 from kv.net.listener import RETRY
@@ -215,7 +215,7 @@ class Watch:
         with (
             mock.patch.object(kv.server, "Connection", WatchedConnection),
             mock.patch.object(kv.connection, "Stream", WatchedStream),
-            mock.patch.object(kv.net.stream, "Transport", WatchedTransport),
+            mock.patch.object(kv.net.lifecycle, "Transport", WatchedTransport),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
             mock.patch.object(tcp, "failure", failure),
             mock.patch.object(tcp, "readable", readable),
