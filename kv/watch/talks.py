@@ -38,6 +38,7 @@ class Talks:
             (ServerConversation, "answer", self._answer),
             (ServerConversation, "_execute", self._execute),
             (ClientConversation, "lines", self._command),
+            (ClientConversation, "read", self._read),
             (ClientConversation, "receive", self._reply),
             (Input, "take", self._take),
             (Output, "write", self._write),
@@ -124,10 +125,16 @@ class Talks:
         with self._trace.timed(self._loop.who, "command", texts):
             return list(call(talk, command))  # it is lazy, and the sealing belongs here
 
+    def _read(self, call: Any, talk: ClientConversation, line: bytes) -> str | None:
+        read: str | None = call(talk, line)
+        if read is None:
+            self._trace.tell(self._loop.who, "reply", "the server's key line")
+        return read
+
     def _reply(
         self, call: Any, talk: ClientConversation, line: bytes
     ) -> tuple[Command, str] | None:
-        with self._trace.timed(self._loop.who, "reply", "the server's key line") as text:
+        with self._trace.timed(self._loop.who, "reply", "") as text:
             answered: tuple[Command, str] | None = call(talk, line)
             if answered is not None:
                 text.append(f"{shortened(answered[0].texts[0])} -> {shortened(answered[1])}")
