@@ -12,6 +12,7 @@ import stat
 import struct
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -362,21 +363,6 @@ def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..
         '[\n{"ph": "X"},\n{}',
         "\0\xff",
         "[\n" + "[" * 99_999,
-    ]
-    + [
-        f"[\n{json.dumps(NAME)},\n{json.dumps({**EVENT, **other})},\n\n"
-        for other in (
-            {"ts": 1},
-            {"ts": "a", "dur": 1},
-            {"ts": float("nan"), "dur": 1},
-            {"ts": 10**400, "dur": 1},
-            {"ts": 1, "dur": 1, "tid": 7},
-            {"ts": 1, "dur": 1, "args": {"now": 5}},
-            {"ts": 1, "dur": 1, "args": {"now": {"timers": {"idle": "soon"}}}},
-            {"ts": 1, "dur": 1, "args": {"now": {"why": None}}},
-            {"ts": 1, "dur": 1, "args": {"now": {"why": [1]}}},
-            {"ts": 1, "dur": 1, "args": {"now": {"part": "constructor"}}},
-        )
     ],
 )
 def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: str) -> None:
@@ -385,3 +371,69 @@ def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: 
     done = run_kv("replay", str(path))
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(f"cannot replay {path}: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"ts": 1},
+        {"ts": "a", "dur": 1},
+        {"ts": float("nan"), "dur": 1},
+        {"ts": 10**400, "dur": 1},
+        {"ts": -1, "dur": 0.5},
+        {"ts": 1, "dur": -1},
+        {"ts": -1e15, "dur": 1e15},
+        {"ts": 1e15, "dur": 0},
+        {"ts": 1, "dur": 1, "tid": 7},
+        {"ts": 1, "dur": 1, "tid": None},
+        {"ts": 1, "dur": 1, "args": []},
+        *(
+            {"ts": 1, "dur": 1, "args": {"now": now}}
+            for now in (
+                5,
+                {"in": None},
+                {"interest": 1},
+                {"limits": [1]},
+                {"most": "long"},
+                {"part": "constructor"},
+                {"part": 1},
+                {"queue": "#1"},
+                {"timers": {"idle": "soon"}},
+                {"unsent": [1]},
+                {"why": None},
+                {"why": [1]},
+                {"woken": ["#1", 1]},
+            )
+        ),
+    ],
+)
+def test_an_event_that_no_page_can_show_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    path = tmp_path / "trace.json"
+    for rest in ("", f"{json.dumps(NAME)},\n"):
+        path.write_text(f"[\n{json.dumps(NAME)},\n{json.dumps(EVENT | other)},\n{rest}")
+        with pytest.raises(ValueError, match=r"^line 3 is no trace event: "):
+            read(path)
+
+
+def test_what_a_page_can_show_is_read(tmp_path: Path) -> None:
+    now = {"part": "timers", "most": None, "slept": 0.5, "turn": 3, "queue": [], "woken": ["#1"]}
+    now |= {"closed": True, "why": ["a", "b"], "limits": {"line": 511}, "timers": {"idle": 0.5}}
+    path = tmp_path / "trace.json"
+    with open(path, "w") as file:
+        writer = Writer(file, print)
+        event = Event("loop", "sleep", "is", 0.0, 0.0, "at", now)
+        for one in (event, replace(event, lasted=None, now={}, end=9e14)):
+            writer.write(one)
+        writer.rename("loop", "another name")
+        writer.close()
+        writer.write(event)  # after the end, and so in vain
+        writer.close()
+    assert read(path) == ([event, replace(event, lasted=None, now={}, end=9e14)], True)
+    names = [line["args"] for line in json.loads(path.read_text()) if line["ph"] == "M"]
+    assert names == [{"name": name, "track": "loop"} for name in ("loop", "another name")]
+
+
+def test_a_trace_of_nothing_is_an_empty_array(tmp_path: Path) -> None:
+    with open(tmp_path / "trace.json", "w") as file:
+        Writer(file, print).close()
+    assert json.loads((tmp_path / "trace.json").read_text()) == []
