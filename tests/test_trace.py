@@ -12,6 +12,7 @@ import stat
 import struct
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from conftest import ROOT, Server, wait_until
 from house import Clock, Selector, house
 from wire import Peer
 
+from kv.net.reactor import READ, WRITE
 from kv.protocol.cipher import PrivateKey, PublicKey
 from kv.watch.events import FIGURES, Event, Writer, read
+from kv.watch.figures import duration, sentences, why
+from kv.watch.printer import Printer
 from kv.watch.trace import Trace
 
 LINE = re.compile(r" *\d+\.\d{6}  (\S+) +(\S+(?: on| up)?) +(.*)")
@@ -93,6 +97,20 @@ def test_the_clients_end_of_it(start_server: Callable[..., Server], run_kv: Any)
     assert told(done.stderr, "stdout")[0] == "write 8 octets"
 
 
+def test_each_reply_puts_the_clients_limit_off(
+    start_server: Callable[..., Server], run_kv: Any, tmp_path: Path
+) -> None:
+    path, port = tmp_path / "trace.json", str(start_server().port)
+    done = run_kv("client", "--trace-file", str(path), "--port", port, input="GET k\n" * 200)
+    assert done.stdout == "GET: ERROR\n" * 200
+    due: list[float] = []
+    for event in read(path)[0]:
+        if "limit" in event.now.get("timers", ()):
+            due.append(event.now["timers"]["limit"])
+            assert 0 < due[-1] - event.end < 11_000_000
+    assert due == sorted(due) and len(set(due)) > 2
+
+
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
 def test_colours_on_a_terminal(
     start_server: Callable[..., Server], no_color: str, coloured: bool
@@ -157,6 +175,125 @@ def test_a_client_that_does_not_read_is_seen_to_be_held_up() -> None:
         ],
         told(lines, "#1"),
     )
+
+
+def test_what_tls_does_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    with open(path, "w") as file, Trace(False, file, selectors=[Selector]), house(tls=True) as h:
+        h.guest().connect().socket.close()
+        h.tls = False
+        h.guest().send_raw(b"GET / HTTP/1.1\r\n\r\n")
+    events = [event for event in read(path)[0] if event.verb == "tls"]
+    told = [re.sub(r"(handshake, )\d+", r"\1N", f"{one.track} {one.text}") for one in events]
+    assert told == [
+        "#1 the handshake, N octets: 0 of plaintext",
+        "#1 handshake -> open",
+        "#1 the handshake, N octets: 101 of plaintext",
+        "#1 101 octets of plaintext: 123 octets",
+        "#1 111 octets: 89 of plaintext",
+        "#1 89 octets of plaintext: 111 octets",
+        "#1 open -> they ended",
+        "#1 24 octets: 0 of plaintext",
+        "#1 they ended -> over",
+        "#2 handshake -> over: the peer does not speak TLS",
+        "#2 the handshake, N octets: 0 of plaintext",
+    ]
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_the_lines_for_people(coloured: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    with ExitStack() as undo:
+        printer = Printer(undo, coloured)
+        for track, verb, text, now, lasted in [
+            ("#1", "recv", "178 octets", {}, 5.0),
+            *[("#12", "message", "\x1b[m" + "x" * 60, {}, None)] * 3,
+            ("#12", "message", "y" * 69, {}, None),
+            ("#12", "send", "y" * 70, {}, None),
+            ("loop", "turn", "is over", {}, None),
+            ("loop", "sleep", "at most 2.0 s; ready: nobody", {"most": 2e6}, 1500.0),
+            ("loop", "sleep", "until somebody comes", {"most": None}, 1500.0),
+            ("loop", "sleep", "only looks", {"most": 0.0}, 1500.0),
+            ("listener", "asks for", "read", {}, None),
+        ]:
+            printer.write(Event(track, verb, text, 1_572_867.1, lasted, "", now))
+    printer.write(Event("#1", "recv", "after the end", 0.0, 5.0, "", {}))
+    shown = capfd.readouterr().err.splitlines()
+    head = "  1.572867  "
+    if coloured:
+        assert shown[0] == f"\x1b[33m{head}#1        recv     178 octets\x1b[m"
+        assert {line[:5] for line in shown[1:5]} == {"\x1b[36m"}
+        shown = [re.sub(r"\x1b\[\d*m", "", line) for line in shown]
+    assert shown == [
+        f"{head}#1        recv     178 octets",
+        rf"{head}#12       message  \x1b[m" + "x" * 60,
+        f"{head}#12       message  (the same 2 times more)",
+        f"{head}#12       message  " + "y" * 69,
+        f"{head}#12       send     " + "y" * 68 + "…",
+        f"{head}loop      sleep    1.5 ms, at most 2.0 s; ready: nobody",
+        f"{head}loop      sleep    until somebody comes",
+        f"{head}loop      sleep    only looks",
+        f"{head}listener  asks for read",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("interest", "now", "reasons"),
+    [
+        (READ, {}, ("lines may come", "all is sent")),
+        (0, {}, ("it reads when its turn comes", "all is sent")),
+        (READ | WRITE, {}, ("lines may come", "although all is sent")),
+        (READ | WRITE, {"unsent": 5}, ("lines may come", "replies are unsent")),
+        (READ, {"unsent": 5}, ("lines may come", "the replies go out in this turn")),
+        (0, {"holds": "TURN"}, ("it waits for its turn", "all is sent")),
+        (READ, {"holds": "TURN"}, ("still, though it waits for its turn", "all is sent")),
+        (0, {"holds": "OWNER, TURN"}, ("the answer comes from elsewhere", "all is sent")),
+        (READ, {"in": "DISCARDING"}, ("what comes is thrown away", "all is sent")),
+        (0, {"in": "ENDED", "holds": "TURN"}, ("its peer has ended its side", "all is sent")),
+    ],
+)
+def test_why_a_connection_asks_for_readiness(
+    interest: int, now: dict[str, Any], reasons: tuple[str, str]
+) -> None:
+    assert why(interest, {"in": "OPEN", "holds": "", "unsent": 0} | now) == list(reasons)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({}, {}, []),
+        ({}, {"holds": "TURN"}, [("hold", "TURN: it waits for its turn")]),
+        ({"holds": "TURN"}, {}, [("go on", "TURN: its turn has come")]),
+        (
+            {"holds": "PEER"},
+            {"holds": "OWNER, TURN"},
+            [
+                ("hold", "OWNER: the answer comes from elsewhere; nothing is read"),
+                ("hold", "TURN: it waits for its turn"),
+                ("go on", "PEER: its peer has taken the replies"),
+            ],
+        ),
+        ({"in": "OPEN", "out": "OPEN"}, {"in": "ENDED"}, [("incoming", "OPEN -> ENDED")]),
+        ({"out": "OPEN"}, {"out": "BROKEN"}, [("outgoing", "OPEN -> BROKEN")]),
+        ({"out": "OPEN"}, {"in": "ENDED", "out": "BROKEN"}, []),
+        ({"out": "OPEN"}, {"in": "ENDED", "out": "SHUT"}, [("outgoing", "OPEN -> SHUT")]),
+        ({"state": "A", "in": "OPEN"}, {"state": "B"}, [("state", "A -> B")]),
+    ],
+)
+def test_which_changes_get_a_sentence(
+    before: dict[str, Any], now: dict[str, Any], told: list[tuple[str, str]]
+) -> None:
+    now = {"holds": "", "in": "OPEN", "out": "OPEN", "state": "A"} | now
+    all_of_it = list(sentences(before, now))
+    assert [(verb, text) for verb, text, _ in all_of_it] == told
+    assert all(now[name] == figure for *_, had in all_of_it for name, figure in had.items())
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [(0.4, "0 µs"), (999, "999 µs"), (1000, "1.0 ms"), (999_940, "999.9 ms"), (1e6, "1.0 s")],
+)
+def test_a_duration_has_the_unit_that_fits(microseconds: float, text: str) -> None:
+    assert duration(microseconds) == text
 
 
 # --- for programs ----------------------------------------------------------------------------

@@ -119,8 +119,8 @@ class Taps:
         self._trace.begin()
         call(stream, reactor, sock, *rest)
         limits, kernel = rest[1], functools.partial(self._trace.kernel, sock)
-        look = self._trace.looks[who] = Look(stream, limits, kernel)
-        look.registration = self._loop.registrations[who]
+        registration = self._loop.registrations[who]
+        self._trace.looks[who] = Look(stream, registration, limits, kernel)
 
     def _gone(
         self, call: Any, owner: Any, error: Exception | None, *rest: Any, **ours: Any
