@@ -97,20 +97,6 @@ def test_the_clients_end_of_it(start_server: Callable[..., Server], run_kv: Any)
     assert told(done.stderr, "stdout")[0] == "write 8 octets"
 
 
-def test_each_reply_puts_the_clients_limit_off(
-    start_server: Callable[..., Server], run_kv: Any, tmp_path: Path
-) -> None:
-    path, port = tmp_path / "trace.json", str(start_server().port)
-    done = run_kv("client", "--trace-file", str(path), "--port", port, input="GET k\n" * 200)
-    assert done.stdout == "GET: ERROR\n" * 200
-    due: list[float] = []
-    for event in read(path)[0]:
-        if "limit" in event.now.get("timers", ()):
-            due.append(event.now["timers"]["limit"])
-            assert 0 < due[-1] - event.end < 11_000_000
-    assert due == sorted(due) and len(set(due)) > 2
-
-
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
 def test_colours_on_a_terminal(
     start_server: Callable[..., Server], no_color: str, coloured: bool
@@ -389,6 +375,29 @@ def test_the_events_add_up_to_what_the_connection_was() -> None:
     assert max(map(int, seen["unsent"])) > 64 * 1024 > 500 < max(map(int, seen["lines"]))
     assert (figures["unsent"], figures["lines"], figures["closed"]) == (0, 0, True)
     assert figures["timers"] == {}
+
+
+def test_a_limit_that_was_put_off_is_told_when_the_callback_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, path = Clock(), tmp_path / "trace.json"
+    monkeypatch.setattr("house.Clock", lambda: clock)
+    with (
+        open(path, "w") as file,
+        Trace(False, file, clock=clock, selectors=[Selector]),
+        house(idle_timeout=60.000_000_12) as h,
+    ):
+        h.guest().connect()
+        ((connection, _),) = h.server.connections.items()
+        for delay in (70.000_000_16, 5, 80):
+            h.reactor.call_soon(lambda delay=delay: connection._deadline.postpone(delay))
+            h.settle()
+        assert connection._deadline.when == 80
+    events = [event for event in read(path)[0] if "idle limit" in event.now.get("timers", ())]
+    assert [(event.verb, event.now) for event in events[1:]] == [
+        ("changes", {"timers": {"idle limit": due}}) for due in (70_000_000.2, 80_000_000.0)
+    ]
+    assert events[0].now["timers"]["idle limit"] == 60_000_000.1
 
 
 def test_every_place_is_a_line_of_this_program() -> None:
