@@ -222,6 +222,15 @@ def test_the_lines_for_people(coloured: bool, capfd: pytest.CaptureFixture[str])
     ]
 
 
+def test_six_connections_in_a_row_have_six_colours(capfd: pytest.CaptureFixture[str]) -> None:
+    with ExitStack() as undo:
+        printer = Printer(undo, True)
+        for number in range(8, 14):
+            printer.write(Event(f"#{number}", "recv", "", 0.0, None, "", {}))
+    shown = re.findall(r"^\x1b\[(\d+)m", capfd.readouterr().err, re.M)
+    assert sorted(shown) == ["31", "32", "33", "34", "35", "36"]  # no black, and no white
+
+
 @pytest.mark.parametrize(
     ("interest", "now", "reasons"),
     [
