@@ -220,13 +220,13 @@ def test_the_limit_of_connections_holds_again_after_headers_that_came_late() -> 
 def test_a_stop_answers_whoever_has_said_who_it_is() -> None:
     with house(balancers=LOOPBACK) as h:
         silent = h.guest()
-        queued = Guest(h)
-        h.guests.append(queued)
+        queued, mute = Guest(h), Guest(h)  # the kernel alone knows of them
+        h.guests += [queued, mute]
         queued.unsent += v2() + queued.key.line + queued.key.seal(b"CONNECT a")
         queued.read()
         h.server.stop(5)
         h.settle()
-        assert silent.ended
+        assert silent.ended and mute.ended
         assert queued.texts() == ["CONNECT: OK"] and queued.ended
 
 
