@@ -22,10 +22,14 @@ from conftest import ROOT, Server, wait_until
 from house import Clock, Selector, house
 from wire import Peer
 
+import kv.server
+from kv.connection import Connection
+from kv.link import Link
+from kv.net.listener import Listener
 from kv.net.reactor import READ, WRITE
 from kv.protocol.cipher import PrivateKey, PublicKey
 from kv.watch.events import FIGURES, Event, Writer, read
-from kv.watch.figures import duration, sentences, why
+from kv.watch.figures import duration, named, sentences, why
 from kv.watch.printer import Printer
 from kv.watch.trace import Trace
 
@@ -289,6 +293,21 @@ def test_which_changes_get_a_sentence(
 )
 def test_a_duration_has_the_unit_that_fits(microseconds: float, text: str) -> None:
     assert duration(microseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("callback", "purpose"),
+    [
+        (Connection._handshake_timed_out, "handshake limit"),
+        (Connection._idled, "idle limit"),
+        (Link._timed_out, "limit"),
+        (kv.server.Server._cut_short, "stop limit"),
+        (Listener._try_again, "try again"),
+        (lambda: None, "lambda"),
+    ],
+)
+def test_a_timer_has_a_purpose(callback: Callable[..., object], purpose: str) -> None:
+    assert named(callback) == purpose
 
 
 # --- for programs ----------------------------------------------------------------------------
