@@ -343,7 +343,7 @@ def test_three_lives_are_told_in_full(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "trace.json"
     with (
         open(path, "w") as file,
-        Trace(False, file, clock=clock, selectors=[Selector]),
+        Trace(False, file, clock=clock, selectors=[Selector]) as trace,
         house(max_connections=1, idle_timeout=60) as h,
     ):
         clock.now = 0.0
@@ -361,6 +361,10 @@ def test_three_lives_are_told_in_full(tmp_path: Path, monkeypatch: pytest.Monkey
         h.settle()
         h.guest()
         h.wait(10)
+    kept = trace._loop  # of those who are gone, nothing is
+    assert {*kept.names.values()} == {*kept.registrations} == {"listener"}
+    assert not (kept.known or trace.looks or trace._seen)
+    assert [who for who, *_ in trace.timers.values()] == ["loop"]
     wanted = (ROOT / "tests" / "three_lives.txt").read_text()
     assert "\n".join(map(line_of, read(path)[0])).splitlines() == wanted.splitlines()
 

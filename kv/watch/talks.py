@@ -12,6 +12,7 @@ from kv.net.tls import Tls
 from kv.protocol.cipher import PrivateKey, PublicKey
 from kv.protocol.conversation import ClientConversation, ServerConversation
 from kv.protocol.messages import Command, Message, Reply, shortened
+from kv.protocol.recent import Recent
 from kv.watch.loop import LoopTaps, Tap
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ class Talks:
         self._trace = trace
         self._loop = loop
         self._message = ""  # what is worked on
-        self._known: dict[tuple[str, bytes], str] = {}  # the messages that lines were
 
     def all(self) -> Iterator[tuple[type, str, Tap]]:
         """Each method, and the tap for it."""
@@ -109,15 +109,13 @@ class Talks:
     def _handled(self, taken: Any) -> None:
         if taken:
             line, start = taken.pop()
-            text = (
-                self._message
-                or f"{self._known.get((self._loop.who, line), 'a line')}, which was ready"
-            )
-            self._known[self._loop.who, line], self._message = (
-                text.removesuffix(", which was ready"),
-                "",
-            )
-            self._trace.tell(self._loop.who, "message", text, start)
+            known = self._loop.known.setdefault(self._loop.who, Recent())
+            said, self._message = self._message, ""
+            if said:
+                known.keep(line, said)
+            else:
+                said = f"{known.get(line, 'a line')}, which was ready"
+            self._trace.tell(self._loop.who, "message", said, start)
 
     def _command(self, call: Any, talk: ClientConversation, command: Command) -> list[bytes]:
         self._loop.who = self._loop.latest  # a client has one; a command may come from its input

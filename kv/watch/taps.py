@@ -89,7 +89,8 @@ class Taps:
         who, number = self._loop.name(sock), sock.fileno()
         self._trace.begin()
         call(sock)
-        if self._trace.looks.pop(who, None) is not None:
+        if who in self._trace.looks:
+            self._trace.forget(who)
             del self._loop.names[sock]
             self._trace.tell(who, "close", f"descriptor {number} is free again", **CLOSED)
 
@@ -127,8 +128,7 @@ class Taps:
     ) -> None:
         who = self._loop.name(owner)
         call(owner, error, *rest, **ours)
-        for thing in [thing for thing, name in self._loop.names.items() if name == who]:
-            del self._loop.names[thing]
+        self._loop.forget(who)
         self._trace.tell(
             who or "loop", "gone", f"with an error: {error}" if error else "without an error"
         )
