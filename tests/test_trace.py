@@ -361,6 +361,7 @@ def test_three_lives_are_told_in_full(tmp_path: Path, monkeypatch: pytest.Monkey
         h.settle()
         h.guest()
         h.wait(10)
+        h.wait(0.6)
     kept = trace._loop  # of those who are gone, nothing is
     assert {*kept.names.values()} == {*kept.registrations} == {"listener"}
     assert not (kept.known or trace.looks or trace._seen)

@@ -151,7 +151,6 @@ class LoopTaps:
 
         @functools.wraps(callback)
         def due() -> None:
-            self._trace.timers.pop(timer, None)
             self._trace.tell(who, "timer", f"{what}: it is time")
             callback()
 
