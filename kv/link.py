@@ -14,10 +14,8 @@ from enum import Enum
 from kv.errors import ConnectRefused, Violation
 from kv.net.address import shown
 from kv.net.connector import Connector
-from kv.net.owner import Limits
 from kv.net.reactor import Reactor
 from kv.net.stream import Stream
-from kv.net.timers import Timer
 from kv.net.turns import Turns
 from kv.owner import LinkOwner, Target, unanswered
 from kv.protocol.conversation import ClientConversation
@@ -30,8 +28,6 @@ log = logging.getLogger("kv")
 WINDOW = 64
 #: While more octets than this are unsent, further commands wait.
 UNSENT = 32 * 1024
-#: Seconds that the server has to close after the client did. With a short timeout it has less.
-LINGER = 2.0
 
 
 class Phase(Enum):
@@ -54,7 +50,6 @@ class Link:
     ) -> None:
         self._reactor = reactor
         self._target = target
-        self._connect = Command.connect(target.wire, target.client_id)
         self._owner = owner
         self._error: Exception | None = None  # why the link closes the connection, if it does
         self._raw = raw
@@ -62,8 +57,7 @@ class Link:
         self._phase = Phase.GREETING
         self._conversation = ClientConversation(target.wire, target.key)
         self._stream: Stream | None = None
-        self._sock: socket.socket | None = None  # the stream's; for `forget` alone
-        self._timer: Timer | None = reactor.call_later(target.timeout, self._timed_out)
+        self._timer = reactor.call_later(target.timeout, self._timed_out)
         self._connector = Connector(
             reactor, target.addresses, target.timeout, self._socket_connected, self._end
         )
@@ -91,11 +85,9 @@ class Link:
         return self._conversation.peer is not None
 
     def send(self, command: Command) -> None:
-        """Sends a command, and from now on waits for its reply. Call `flush` after the last."""
+        """Sends a command. Call `flush` after the last."""
         assert self._stream is not None
         self._stream.write(b"\n".join(self._conversation.lines(command)) + b"\n")
-        if self._timer is None:
-            self._wait()
 
     def send_raw(self, octets: bytes) -> None:
         """Seals and sends any octets."""
@@ -123,7 +115,7 @@ class Link:
         """Gives the kernel what was sent. Arriving replies do so, too."""
         if self._stream is not None:
             self._stream.flush()
-            if self._timer is None:
+            if not self._timer.runs:
                 self._wait()
 
     def abort(self, error: Exception | None) -> None:
@@ -140,16 +132,15 @@ class Link:
         After a fork, parent and child share the connection, its options and the selector's list.
         If the child sends, shuts down, sets or unregisters anything, it does so to the parent (43).
         """
-        if self._sock is not None:
-            self._sock.close()
+        if self._stream is not None:
+            self._stream.transport.sock.close()
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
         """Lines from the server. A violation ends the connection, and the owner is told."""
         work = 0
         try:
-            for line in lines:
+            for work, line in enumerate(lines, 1):
                 self._line_received(line)
-                work += 1
                 if work >= budget or self._phase is Phase.OVER or self._held:
                     break
         except Violation as violation:
@@ -159,22 +150,26 @@ class Link:
         return work
 
     def _line_received(self, line: bytes) -> None:
-        conversation = self._conversation
-        if conversation.peer is None:
-            conversation.read(line)
-            self.send(self._connect)  # CONNECT comes after the server's key, as the protocol says
-        elif self._raw and self._phase is not Phase.GREETING:
-            self._owner.replied(None, conversation.read(line) or "")
-        else:
-            answered = conversation.receive(line)
-            assert answered is not None
-            command, reply = answered
-            if command is self._connect:
-                self._connect_answered(reply)
-                return
+        if self._raw and self._phase is not Phase.GREETING:
+            self._owner.replied(None, self._conversation.read(line) or "")
+        elif (answered := self._conversation.receive(line)) is not None:
+            self._answered(*answered)
+        else:  # CONNECT comes after the server's key, as the protocol says
+            self.send(Command.connect(self._target.wire, self._target.client_id))
+
+    def _answered(self, command: Command, reply: str) -> None:
+        if command.message is not Message.CONNECT:
             self._owner.replied(command, reply)
             if command.message is Message.DISCONNECT:
                 self._close()
+        elif reply == Reply.CONNECT_OK.value:
+            self._phase = Phase.TALKING
+            self._timer.cancel()
+            log.debug("connected to %s as %r", self.peer, self._target.client_id)
+            self._owner.connected()
+        else:
+            self._error = ConnectRefused(f"the client id {self._target.client_id!r} is in use")
+            self._close()
 
     def line_too_long(self) -> None:
         """No line of the protocol has so many octets: a violation."""
@@ -207,8 +202,7 @@ class Link:
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
-        self._stop_waiting()
-        self._sock = None
+        self._timer.cancel()
         log.debug("the connection as %r has ended: %s", self._target.client_id, error or "no error")
         self._owner.ended(error)
 
@@ -218,35 +212,17 @@ class Link:
         self._stream.close()
 
     def _socket_connected(self, sock: socket.socket) -> None:
-        # A client always reads. A server does not read while it cannot send. If the client did the
-        # same, both would wait for ever.
-        limits = Limits(
-            line_size=self._target.wire.line_size,
-            high_water=sys.maxsize,
-            stall_timeout=2 * self._target.timeout,  # the deadline of `_wait` is earlier
-            linger_timeout=LINGER,  # or until `_timed_out`, if that comes first
-        )
         turns = Turns(self._reactor, unsent_limit=sys.maxsize)
-        self._sock = sock
-        self._stream = Stream(self._reactor, sock, self, limits, turns, self._target.tls)
+        limits, tls = self._target.limits, self._target.tls
+        self._stream = Stream(self._reactor, sock, self, limits, turns, tls)
         self._stream.write(self._conversation.key.public.to_line() + b"\n")
         self._stream.flush()
-
-    def _connect_answered(self, reply: str) -> None:
-        if reply == Reply.CONNECT_OK.value:
-            self._phase = Phase.TALKING
-            self._stop_waiting()
-            log.debug("connected to %s as %r", self.peer, self._target.client_id)
-            self._owner.connected()
-        else:
-            self._error = ConnectRefused(f"the client id {self._target.client_id!r} is in use")
-            self._close()
 
     def _moved(self) -> None:
         """Octets have moved, in or out."""
         if self._phase in (Phase.TALKING, Phase.LISTENING):
-            self._wait()
             self._owner.may_send()
+            self._wait()
 
     def _wait(self) -> None:
         """Restarts the deadline, or stops it if the server owes nothing.
@@ -258,25 +234,17 @@ class Link:
         if self._stream is None or self._phase in (Phase.GREETING, Phase.OVER):
             return
         if self._held or not (self._owes() or self._stream.unsent):
-            self._stop_waiting()
-        elif self._timer is None:
-            self._timer = self._reactor.call_later(self._target.timeout, self._timed_out)
-        else:
+            self._timer.cancel()
+        elif self._timer.runs:
             self._timer.postpone(self._target.timeout)
+        else:
+            self._timer = self._reactor.call_later(self._target.timeout, self._timed_out)
 
     def _owes(self) -> bool:
         """Whether the server owes a reply, or its end."""
         return bool(self._conversation.awaiting) or self._phase in (Phase.GREETING, Phase.LISTENING)
 
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _timed_out(self) -> None:
-        self._timer = None
-        if self._phase is Phase.OVER:  # all is said; the server does not close
-            self.abort(self._error)
-            return
         what = "did not reply" if self._owes() else "took nothing of what is sent to it"
-        self.abort(TimeoutError(f"the server {what} for {self._target.timeout:g} s"))
+        late = TimeoutError(f"the server {what} for {self._target.timeout:g} s")
+        self.abort(self._error if self._phase is Phase.OVER else late)  # OVER: all is said

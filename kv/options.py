@@ -98,9 +98,7 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument(
         "--trace", action="store_true", help="show on standard error what the reactor does"
     )
-    both.add_argument(
-        "--trace-file", metavar="FILE", help="write the trace to FILE, for replay or Perfetto"
-    )
+    file(both, "--trace-file", "write the trace to FILE, for replay or Perfetto")
     program = argparse.ArgumentParser(
         prog="python -m kv",
         description="An RSA-sealed key/value server and client.",
@@ -145,20 +143,10 @@ def parser() -> argparse.ArgumentParser:
         "SECONDS",
         "longest time a client takes none of its waiting replies",
     )
-    option(
-        server,
-        "--shutdown-timeout",
-        seconds,
-        5,
-        "SECONDS",
-        "longest time a stop may take",
-    )
-    files(
-        server,
-        *("--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)"),
-        *("--tls-key", "the certificate's key, if it is not in the same file"),
-        *("--tls-client-ca", "accept only clients with a certificate from these authorities"),
-    )
+    option(server, "--shutdown-timeout", seconds, 5, "SECONDS", "longest time a stop may take")
+    file(server, "--tls-cert", "speak TLS 1.3, with this certificate (PEM, its chain behind it)")
+    file(server, "--tls-key", "the certificate's key, if it is not in the same file")
+    file(server, "--tls-client-ca", "accept only clients with a certificate from these authorities")
     server.add_argument(
         "--registry",
         type=place,
@@ -204,12 +192,9 @@ def parser() -> argparse.ArgumentParser:
     client.add_argument(
         "--tls", action="store_true", help="speak TLS 1.3, and trust the system's authorities"
     )
-    files(
-        client,
-        *("--tls-ca", "speak TLS 1.3, and trust these authorities (PEM)"),
-        *("--tls-cert", "show this certificate (PEM) to a server that wants one"),
-        *("--tls-key", "the certificate's key, if it is not in the same file"),
-    )
+    file(client, "--tls-ca", "speak TLS 1.3, and trust these authorities (PEM)")
+    file(client, "--tls-cert", "show this certificate (PEM) to a server that wants one")
+    file(client, "--tls-key", "the certificate's key, if it is not in the same file")
     client.add_argument(
         "--tls-name", metavar="NAME", help="the name in the server's certificate, if not HOST"
     )
@@ -247,10 +232,9 @@ def option(
     to.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
 
 
-def files(to: argparse.ArgumentParser, *names_and_helps: str) -> None:
-    """Adds options that name a file."""
-    for name, help_text in zip(names_and_helps[::2], names_and_helps[1::2], strict=True):
-        to.add_argument(name, metavar="FILE", help=help_text)
+def file(to: argparse.ArgumentParser, name: str, help_text: str) -> None:
+    """Adds an option that names a file."""
+    to.add_argument(name, metavar="FILE", help=help_text)
 
 
 def default_id() -> str:

@@ -4,17 +4,22 @@ Only the contract lives here: nothing that connects, sends or waits.
 """
 
 import errno
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from kv.errors import Violation
 from kv.net.address import Address
 from kv.net.log import cause
+from kv.net.owner import Limits
 from kv.protocol.cipher import PrivateKey
 from kv.protocol.messages import Command, Wire
 
 if TYPE_CHECKING:
     from kv.net.tls import Tls
+
+#: Seconds that the server has to close after the client did. With a short timeout it has less.
+LINGER = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,20 @@ class Target:
     client_id: str
     timeout: float
     tls: "Tls | None" = None  # for this one connection
+
+    @property
+    def limits(self) -> Limits:
+        """What the server may cost.
+
+        A client always reads. A server does not read while it cannot send. If the client did the
+        same, both would wait for ever.
+        """
+        return Limits(
+            line_size=self.wire.line_size,
+            high_water=sys.maxsize,
+            stall_timeout=2 * self.timeout,  # the link's deadline is earlier
+            linger_timeout=LINGER,  # or until the link's deadline, if that comes first
+        )
 
 
 class LinkOwner(Protocol):

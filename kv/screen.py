@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from kv.net.reactor import Reactor
 from kv.net.stdio import HIGH_WATER, Output, escaped
-from kv.net.timers import Timer
 
 #: Seconds from one line of progress to the next, and from the start to the first.
 PERIOD = 0.25
@@ -131,12 +130,16 @@ class Order:
             self._screen.show(reply)
         self._show_notices()
 
-    def give_up(self) -> int:
-        """No more replies will come: shows all notices. Returns how many lines have no reply."""
+    def give_up(self) -> str:
+        """No more replies will come: shows all notices. Returns how far the script had come."""
         sent = [each for each in self._queue if isinstance(each, Sent)]
         self._queue = deque(each for each in self._queue if isinstance(each, str))
         self._show_notices()
-        return sum(each.lines for each in sent)
+        owed = sum(each.lines for each in sent)
+        if not (self.answered or owed):
+            return ""
+        last = f"line {self.answered}" if self.answered else "no line"
+        return f"; {last} was the last that was answered, {owed or 'none'} after it were sent"
 
     def _show_notices(self) -> None:
         while self._queue and isinstance(text := self._queue[0], str):
@@ -157,14 +160,12 @@ class Progress:
         self._screen = screen
         self._done = done
         self._start = reactor.time()
-        self._timer: Timer | None = reactor.call_later(BEGIN, self._show)
+        self._timer = reactor.call_later(BEGIN, self._show)
 
     def stop(self) -> None:
         """Removes the line."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._screen.status("")
+        self._timer.cancel()
+        self._screen.status("")
 
     def _show(self) -> None:
         lines, share = self._done()

@@ -76,6 +76,7 @@ class Server:
         self._started = reactor.time()
         self._total = 0
         self._pauses = 0
+        self._full = False  # every place is taken, so the listeners are paused
         self._gone = Counter[str]()  # the counts of connections that are closed
         self._stopping = False
         self._sweeping = False  # a call of _sweep is deferred
@@ -85,7 +86,7 @@ class Server:
             from kv.net.reception import Reception  # noqa: PLC0415 (few have one)
 
             balancers, timeout = settings.balancers, settings.handshake_timeout
-            self._reception = Reception(reactor, balancers, timeout, self._accepted)
+            self._reception = Reception(reactor, balancers, timeout, self._accepted, self._admit)
             accepted = self._reception.receive
         self._listeners = [Listener(reactor, sock, accepted) for sock in sockets]
         for listener in self._listeners:
@@ -111,10 +112,8 @@ class Server:
         """A connection is closed, so there is room for another."""
         if connection not in self.connections:
             return  # its constructor has failed
-        if len(self.connections) == self.settings.max_connections and not self._stopping:
-            for listener in self._listeners:
-                listener.resume()
         del self.connections[connection]
+        self._admit()
         self.sweep_soon()
         self._gone.update(counted(connection.stream))
         deprived = unanswered or connection.stream.transport.undelivered > 0
@@ -151,12 +150,26 @@ class Server:
         self._total += 1
         peers.debug("%s connected", connection)
         self.turns.left -= ACCEPTING
+        self._admit()
         if self._stopping:
             connection.stream.finish()
-        elif len(self.connections) == self.settings.max_connections:
-            self._pauses += 1
-            for listener in self._listeners:
+
+    def _admit(self) -> None:
+        """Pauses the listeners while every place is taken (19).
+
+        A connection without its PROXY header has a place, too: it may become a client at any time.
+        """
+        late = len(self._reception) if self._reception is not None else 0
+        full = len(self.connections) + late >= self.settings.max_connections
+        if full == self._full or self._stopping:
+            return
+        self._full = full
+        self._pauses += full
+        for listener in self._listeners:
+            if full:
                 listener.pause()
+            else:
+                listener.resume()
 
     def sweep_soon(self) -> None:
         """Frees the data of ended sessions, a part in each turn."""

@@ -8,8 +8,6 @@ when: whether to read a line, send a command, show a reply, or wait.
 import errno
 import os
 import signal
-import termios
-from contextlib import suppress
 
 from kv.errors import Refused
 from kv.link import WINDOW, Link
@@ -38,20 +36,20 @@ class Shell:
         self, target: Target, raw: bool = False, strict: bool = False, quiet: bool = False
     ) -> None:
         self._raw = raw
-        self._strict = strict
         self._quiet = quiet
         self._client_id = target.client_id
         self._reactor = Reactor()
         self._screen = Screen(self._reactor, self._written)
         self._interactive = self._screen.interactive
-        self._input = Input(self._reactor, 0, LONGEST + 1, self._advance)
+        self._strict = strict and not self._interactive
+        self._input = Input(self._reactor, 0, LONGEST + 1, self.may_send)
         self._typed = Typed(target.wire)
         self._progress: Progress | None = None
         self._order = Order(self._screen)
         self._connected = False
         self._leaving = False  # the shell takes no more lines
         self._silent = False  # the shell disconnects by itself, and does not show the reply
-        self._failed = False  # a command was refused, or answered with ERROR
+        self._outcome = OK  # until a command is refused, or answered with ERROR
         self._mistake: Exception | None = None  # an error of this program
         self._status: int | None = None  # set when the connection has ended
         self._interrupted_at = -TWICE
@@ -60,8 +58,7 @@ class Shell:
     def run(self) -> int:
         """Runs to the end and returns the exit status. Ctrl-C may raise `KeyboardInterrupt`."""
         try:
-            # With Python's own handler, a Ctrl-C just before the loop sleeps would not wake it
-            # (29).
+            # With Python's own handler, a Ctrl-C just before the loop sleeps does not wake it (29).
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                 self._reactor.on_signal(signal.SIGINT, self._interrupted)
             if self._interactive:
@@ -86,7 +83,7 @@ class Shell:
             )
         if shows_progress(self._quiet, os.environ):
             self._progress = Progress(self._reactor, self._screen, self._done)
-        self._advance()
+        self.may_send()
 
     def replied(self, command: Command | None, reply: str) -> None:
         """Shows a reply, and the notices that had to wait for it."""
@@ -97,59 +94,9 @@ class Shell:
         farewell = self._silent and command.message is Message.DISCONNECT
         self._order.replied(None if farewell else reply)
         if reply == f"{command.message.value}: ERROR":
-            self._failed = True
+            self._outcome = FAILED
 
     def may_send(self) -> None:
-        """There may be room for more lines."""
-        self._advance()
-
-    def ended(self, error: Exception | None) -> None:
-        """The connection is over: says why, and ends when everything is shown."""
-        if self._progress is not None:
-            self._progress.stop()
-        owed = self._order.give_up()
-        broken = self._screen.error
-        # A reader that has seen enough (`| head`) is no error. A full disk is one (32).
-        if broken is not None and broken.errno != errno.EPIPE:
-            self._failed = True
-            self._screen.say(f"cannot write to standard output: {broken.strerror}")
-        self._input.read_on(False)
-        lost = False
-        if isinstance(error, Refused):
-            self._failed = True
-            self._screen.say(f"CONNECT: ERROR: {error}; choose another with --id")
-        elif error is not None and not isinstance(error, OSError):
-            self._mistake = error
-            self._reactor.stop()
-            return
-        elif error is not None:
-            lost = True
-            text = loss(error, self._connected, self._link.greeted)
-            self._screen.say(text + self._progress_made(owed))
-            # A half-typed line must not become the shell's next command. The terminal may be gone.
-            if self._interactive:
-                with suppress(termios.error):
-                    termios.tcflush(0, termios.TCIFLUSH)
-        elif self._raw and broken is None:
-            self._screen.say("the server closed the connection")
-        if error is None and broken is None and not self._interactive and not self._silent:
-            if self._input.more_is_there():
-                self._failed = True
-                self._screen.say("what follows in the input was not sent: the conversation is over")
-        self._status = LOST if lost else FAILED if self._failed else OK
-        self._leaving = True
-        self._written()
-
-    def _progress_made(self, owed: int) -> str:
-        """How far a script had come."""
-        if not self._connected or self._interactive or not (self._order.answered or owed):
-            return ""
-        last = f"line {self._order.answered}" if self._order.answered else "no line"
-        return f"; {last} was the last that was answered, {owed or 'none'} after it were sent"
-
-    # Taking lines
-
-    def _advance(self) -> None:
         """Takes lines while there is room for commands, and reads more input only then."""
         while not self._leaving and self._has_room():
             line = self._input.take()
@@ -163,6 +110,42 @@ class Shell:
         self._link.flush()
         self._input.read_on(not self._leaving and self._has_room())
         self._prompt()
+
+    def ended(self, error: Exception | None) -> None:
+        """The connection is over: says why, and ends when everything is shown."""
+        if self._progress is not None:
+            self._progress.stop()
+        progress_made = self._order.give_up()
+        broken = self._screen.error
+        # A reader that has seen enough (`| head`) is no error. A full disk is one (32).
+        if broken is not None and broken.errno != errno.EPIPE:
+            self._outcome = FAILED
+            self._screen.say(f"cannot write to standard output: {broken.strerror}")
+        self._input.read_on(False)
+        if isinstance(error, Refused):
+            self._outcome = FAILED
+            self._screen.say(f"CONNECT: ERROR: {error}; choose another with --id")
+        elif error is not None and not isinstance(error, OSError):
+            self._mistake = error
+            self._reactor.stop()
+            return
+        elif error is not None:
+            self._outcome = LOST
+            text = loss(error, self._connected, self._link.greeted)
+            self._screen.say(text if self._interactive else text + progress_made)
+            if self._interactive:
+                self._input.drop_typed()
+        elif self._raw and broken is None:
+            self._screen.say("the server closed the connection")
+        if error is None and broken is None and not self._interactive and not self._silent:
+            if self._input.more_is_there():
+                self._outcome = FAILED
+                self._screen.say("what follows in the input was not sent: the conversation is over")
+        self._status = self._outcome
+        self._leaving = True
+        self._written()
+
+    # Taking lines
 
     def _has_room(self) -> bool:
         return (
@@ -192,7 +175,7 @@ class Shell:
         if self._input.error is not None:
             reason = self._input.error.strerror
             self._notice(Notice(f"cannot read standard input: {reason}"))
-            self._failed = True
+            self._outcome = FAILED
         if self._interactive:
             self._screen.fresh_line()
         if self._raw:
@@ -214,13 +197,12 @@ class Shell:
         """Shows a notice about a line, after the replies to earlier lines."""
         text = notice.text
         if notice.refused:
-            self._failed = True
-        if notice.refused and not self._interactive:
-            text = f"line {self._typed.lines}: {text}"
-            if self._strict:
-                text += "; the script ends here"
-        self._order.say(text)
-        if notice.refused and self._strict and not self._interactive:
+            self._outcome = FAILED
+            if not self._interactive:
+                text = f"line {self._typed.lines}: {text}"
+        ends = notice.refused and self._strict
+        self._order.say(f"{text}; the script ends here" if ends else text)
+        if ends:
             self._leave()
 
     def _prompt(self) -> None:
@@ -228,16 +210,13 @@ class Shell:
             put = self._typed.put
             if put is not None and not put.refused:
                 self._screen.prompt("value> ")
-            elif not self._order and self._link.idle:
+            elif not self._order:
                 self._screen.prompt("value (skipped)> " if put else "kv> ")
 
     def _done(self) -> tuple[int, float]:
         """How many lines are answered, and their share of the input."""
-        lines = self._typed.lines
-        return (
-            self._order.answered,
-            self._input.share * self._order.answered / lines if lines else 0,
-        )
+        answered, lines = self._order.answered, self._typed.lines
+        return answered, (self._input.share * answered / lines if lines else 0)
 
     def _written(self) -> None:
         if self._status is None:
@@ -246,7 +225,7 @@ class Shell:
                 self._link.abort(None)
             else:
                 self._link.hold(self._raw and self._screen.full)
-                self._advance()
+                self.may_send()
         if self._status is not None and self._screen.done:
             self._reactor.stop()
 

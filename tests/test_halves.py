@@ -90,8 +90,7 @@ def test_protocol_knows_nothing_of_sockets_selectors_or_clocks(module: str) -> N
 @pytest.mark.parametrize("module", inside("registry"))
 def test_the_registry_knows_nothing_of_the_protocol(module: str) -> None:
     assert of_kv(imports_of(module)) <= {*inside("registry"), *inside("net"), "errors"}
-    joins = ("registry.channel", "registry.registry")
-    assert module in joins or not imports_of(module) & OUTSIDE_WORLD
+    assert module == "registry.registry" or not imports_of(module) & OUTSIDE_WORLD
 
 
 @pytest.mark.parametrize("module", set(MODULES) - set(inside("watch")) - {"__main__"})

@@ -36,7 +36,7 @@ Behaviour = Callable[[Conversation], object]
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A call that hangs fails its test: it blocks this very thread."""
-    monkeypatch.setattr("kv.link.LINGER", 3600.0)
+    monkeypatch.setattr("kv.owner.LINGER", 3600.0)
     with bounded(patience()):
         yield
 

@@ -287,7 +287,7 @@ client = Client("127.0.0.1", int(sys.argv[1]), client_id="alice", timeout=5)
 sys.stdin.readline()
 link = client._caller._link
 poll = select.poll()
-poll.register(link._sock, 0)
+poll.register(link._stream.transport.sock, 0)
 link._stream.write(b"x\\n")
 link._stream.flush()
 poll.poll(5000)

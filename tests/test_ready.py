@@ -141,7 +141,7 @@ def test_many_lines_are_answered_in_one_call_within_the_budget(service: Service)
     conversation.answer(lines, 4, replies)
     assert len(replies) == conversation.work == 4
     assert len(list(lines)) == 6, "what is not answered stays"
-    budget = service.opening + 1
+    budget = service.opening + 2
     lines = iter([line("GET b"), line("GET c"), *[line("GET a")] * 10])
     conversation.answer(lines, budget, replies)
     assert budget <= conversation.work <= budget + service.opening and len(replies) == 6

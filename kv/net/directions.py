@@ -190,4 +190,4 @@ def over(incoming: Incoming, outgoing: Outgoing, undelivered: bool) -> bool:
     """Whether nothing more can happen in either direction. Lines may still wait."""
     if outgoing is Outgoing.BROKEN:  # there is no peer to be polite to
         return incoming in (Incoming.ENDED, Incoming.DISCARDING)
-    return outgoing is Outgoing.SHUT and incoming is Incoming.ENDED and not undelivered
+    return deadline(incoming, outgoing, False) is Deadline.DELIVERY and not undelivered

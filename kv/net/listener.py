@@ -15,8 +15,9 @@ connected, and be reset later.
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from kv.net import tcp
 from kv.net.address import Address, resolve, shown
 from kv.net.log import PEERS
 from kv.net.reactor import READ, Reactor
@@ -35,31 +36,21 @@ RETRY = 0.5
 #: Errors of `accept` that concern one waiting connection, not the listener (17). Linux passes on
 #: the network errors of that connection. EPERM comes from a firewall (accept(2)).
 DEAD_CONNECTION = {
-    errno.ECONNABORTED,
-    errno.EPROTO,
-    errno.ENOPROTOOPT,
-    errno.EOPNOTSUPP,
-    errno.EPERM,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ETIMEDOUT,
-    errno.ECONNRESET,
+    *(errno.ECONNABORTED, errno.ECONNRESET, errno.ETIMEDOUT, errno.EPERM),
+    *(errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
     *({errno.ENONET} if hasattr(errno, "ENONET") else ()),
 }
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+#: Who takes a new connection, with the peer's address.
+Accepted = Callable[[socket.socket, Address], object]
 
 
 class Listener:
     """A listening socket in the loop. `accepted` gets each new socket and the peer's address."""
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        sock: socket.socket,
-        accepted: Callable[[socket.socket, Address], object],
-    ) -> None:
+    def __init__(self, reactor: Reactor, sock: socket.socket, accepted: Accepted) -> None:
         self._reactor = reactor
         self._sock = sock
         self._accepted = accepted
@@ -91,84 +82,76 @@ class Listener:
         self._registration.set(0)
 
     def resume(self) -> None:
-        """Goes on accepting."""
+        """Goes on accepting, or tries again later if the selector has no room."""
         self._paused = False
         if self._retry is None:
-            self._watch()
+            try:
+                self._registration.set(READ)
+            except OSError as error:
+                self._back_off(error)
 
     def finish(self, done: Callback) -> None:
         """Accepts the connections that are in the queue by now, then closes and calls `done`.
 
         Their clients believe that they are connected, and what they sent was acknowledged. To close
-        the socket would reset them (46). Connections that come meanwhile are accepted, too, up to a
-        bound.
+        the socket would reset them (46). Who comes meanwhile is accepted, too, up to a bound.
         """
         self._done = done
         self._most = BACKLOG
         self._paused = False
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        self._registration.set(0)  # an empty queue gives no readiness, so a deferred call looks
+        self._look_away()  # an empty queue gives no readiness, so a deferred call looks
         self._reactor.call_soon(self._ready)
 
     def close(self) -> None:
         """Stops listening. Connections still in the kernel's queue are reset."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        self._registration.set(0)
+        self._look_away()
         self._sock.close()
 
     def refuse(self) -> int:
         """Stops listening and resets the connections in the queue. Returns their number."""
         if not self.listening:
             return 0
+        self._paused = False
         refused = 0
-        for _ in range(BACKLOG):
-            try:
-                self._sock.accept()[0].close()
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError as error:
-                if error.errno in DEAD_CONNECTION:
-                    continue
-                refused += 1  # no descriptor is left, so the number stays unknown: at least one
-                break
-            refused += 1
+        try:
+            for sock, _ in self._arrivals(BACKLOG):
+                sock.close()
+                refused += 1
+        except OSError:  # the queue is empty, or no descriptor is left: then one more, at least
+            refused += tcp.readable(self._sock)
         self.close()
         return refused
+
+    def _arrivals(self, most: int) -> Iterator[tuple[socket.socket, Address]]:
+        """Up to `most` connections out of the kernel's queue. Raises what ends `accept` early."""
+        for _ in range(most):
+            if self._paused:  # the last connection has reached the limit
+                return
+            try:
+                yield self._sock.accept()
+            except OSError as error:
+                if error.errno not in DEAD_CONNECTION:
+                    raise
+                peers.info("a connection died before it was accepted: %s", error.strerror)
 
     def _ready(self) -> None:
         if not self.listening:
             return
-        for _ in range(BATCH):
-            if self._paused:  # the last connection has reached the limit
-                return
-            try:
-                sock, address = self._sock.accept()
-            except (BlockingIOError, InterruptedError):
-                self._exhausted = False
-                self._finished()
-                return
-            except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
-                    self._back_off(error)
-                    return
-                if error.errno not in DEAD_CONNECTION:
-                    raise
-                peers.info("a connection died before it was accepted: %s", error.strerror)
-                continue
-            self._most -= 1
-            hand_on(self._accepted, sock, address)
-        if self._done is not None:
-            if self._most <= 0:
-                self._finished()
-            else:
-                self._reactor.call_soon(self._ready)
-
-    def _finished(self) -> None:
-        if self._done is not None:
+        try:
+            for sock, address in self._arrivals(BATCH):
+                self._most -= 1
+                hand_on(self._accepted, sock, address)
+        except (BlockingIOError, InterruptedError):
+            self._exhausted = False
+            self._most = 0
+        except OSError as error:
+            if error.errno not in OUT_OF_RESOURCES:
+                raise
+            self._back_off(error)
+            return
+        if self._done is not None and self._most > 0:
+            self._reactor.call_soon(self._ready)
+        elif self._done is not None:
             self.close()
             self._done()
 
@@ -189,19 +172,16 @@ class Listener:
         if self._done is not None:
             self._ready()
         elif not self._paused:
-            self._watch()
+            self.resume()
 
-    def _watch(self) -> None:
-        """Watches the listener, or backs off if the selector has no room."""
-        try:
-            self._registration.set(READ)
-        except OSError as error:
-            self._back_off(error)
+    def _look_away(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._registration.set(0)
 
 
-def hand_on(
-    accepted: Callable[[socket.socket, Address], object], sock: socket.socket, address: Address
-) -> None:
+def hand_on(accepted: Accepted, sock: socket.socket, address: Address) -> None:
     """Gives a connection to `accepted`. An error there drops this connection, no other (28)."""
     try:
         accepted(sock, address)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kv.net.address import Address, shown
-from kv.net.listener import hand_on
+from kv.net.listener import Accepted, hand_on
 from kv.net.log import PEERS, cause
 from kv.net.proxy import LONGEST, BadHeader, Network, parse, within
 from kv.net.reactor import READ, Reactor, Registration
@@ -39,7 +39,8 @@ class Newcomer:
 class Reception:
     """Hands connections on to `accepted`, with the client's address; drops all others.
 
-    `allowed` are the balancers; each has `timeout` seconds for its header.
+    `allowed` are the balancers; each has `timeout` seconds for its header. `changed` is called when
+    there may be more or fewer who wait than before: `len` says how many.
     """
 
     def __init__(
@@ -47,14 +48,19 @@ class Reception:
         reactor: Reactor,
         allowed: tuple[Network, ...],
         timeout: float,
-        accepted: Callable[[socket.socket, Address], object],
+        accepted: Accepted,
+        changed: Callable[[], object],
     ) -> None:
         self._reactor = reactor
         self._allowed = allowed
         self._timeout = timeout
         self._accepted = accepted
+        self._changed = changed
         self._waiting: dict[Newcomer, None] = {}
         self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def receive(self, sock: socket.socket, address: Address) -> None:
         """Takes a connection over: what a listener calls."""
@@ -75,6 +81,7 @@ class Reception:
                 self.close()
             elif newcomer in self._waiting:
                 registration.set(READ)
+                self._changed()
 
     def close(self) -> None:
         """Drops whoever has not said who it is; from now on, who does not say so at once."""
@@ -93,6 +100,7 @@ class Reception:
             self._forget(newcomer)
             newcomer.sock.close()
             peers.debug("lost %s: %s", shown(newcomer.address), cause(error))
+        self._changed()
 
     def _read(self, newcomer: Newcomer) -> None:
         arrived = newcomer.sock.recv(LONGEST, socket.MSG_PEEK)
@@ -111,6 +119,7 @@ class Reception:
         self._forget(newcomer)
         newcomer.sock.close()
         peers.info("dropped %s: %s", shown(newcomer.address), reason)
+        self._changed()
 
     def _forget(self, newcomer: Newcomer) -> None:
         del self._waiting[newcomer]

@@ -18,7 +18,9 @@ import os
 import re
 import select
 import stat
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 
 from kv.net.reactor import READ, WRITE, Reactor
 
@@ -167,6 +169,11 @@ class Input:
         """Drops what was read and not taken."""
         self._buffer.clear()
         self._scanned = 0
+
+    def drop_typed(self) -> None:
+        """Drops what the terminal has: half a line must not become the shell's next command."""
+        with suppress(termios.error):  # the terminal may be gone
+            termios.tcflush(self._descriptor, termios.TCIFLUSH)
 
     def read_on(self, wanted: bool) -> None:
         """Starts or stops reading: a script larger than memory must be able to wait (34)."""

@@ -15,6 +15,7 @@ import array
 import fcntl
 import os
 import platform
+import select
 import socket
 import struct
 import termios
@@ -97,6 +98,13 @@ def failure(sock: socket.socket) -> OSError | None:
         if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return OSError(number, os.strerror(number))
     return None
+
+
+def readable(sock: socket.socket) -> bool:
+    """Whether something waits to be read or accepted. To ask takes no descriptor."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def reset_on_close(sock: socket.socket) -> None:

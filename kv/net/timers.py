@@ -22,6 +22,11 @@ class Timer:
         self.when = when
         self.callback: Callback | None = callback
 
+    @property
+    def runs(self) -> bool:
+        """Whether the call is still to be made."""
+        return self.callback is not None
+
     def postpone(self, delay: float) -> None:
         """Moves the call to `delay` seconds from now, if that is later."""
         self.when = max(self.when, self._timers.time() + delay)

@@ -15,13 +15,6 @@ then waits for the wrong readiness hangs, or spins (49). An `SSLObject` makes no
 what has arrived out of one `MemoryBIO`, and puts what has to be sent into another. It can want
 nothing but more octets. So the stream decides which readiness to wait for, as it always does: to
 read, and to write while there is something to send.
-
-The states, after those of `asyncio.sslproto`, with both ends of TLS 1.3 told apart:
-
-    HANDSHAKE --agreed--> OPEN --they end--> THEY_ENDED --we end----> OVER
-                          OPEN --we end----> WE_ENDED ----they end--> OVER
-
-and `failed` leads to OVER from all but OVER itself.
 """
 
 import ssl
@@ -41,8 +34,6 @@ PIECE = 4096
 class State(Enum):
     """How far a TLS connection has come."""
 
-    __hash__ = object.__hash__  # its own one hashes the name, in Python
-
     HANDSHAKE = "handshake"
     OPEN = "open"
     THEY_ENDED = "they ended"
@@ -53,27 +44,22 @@ class State(Enum):
 class Event(Enum):
     """What changes that."""
 
-    __hash__ = object.__hash__  # its own one hashes the name, in Python
-
     AGREED = "agreed"  # the handshake is over
     THEY_END = "they end"  # their close_notify has come
     WE_END = "we end"  # our close_notify is sent
     FAILED = "failed"
 
 
-TRANSITIONS = {
-    State.HANDSHAKE: {Event.AGREED: State.OPEN, Event.FAILED: State.OVER},
-    State.OPEN: {
-        Event.THEY_END: State.THEY_ENDED,
-        Event.WE_END: State.WE_ENDED,
-        Event.FAILED: State.OVER,
-    },
-    State.THEY_ENDED: {Event.WE_END: State.OVER, Event.FAILED: State.OVER},
-    State.WE_ENDED: {Event.THEY_END: State.OVER, Event.FAILED: State.OVER},
-    State.OVER: {},
-}
-
 HANDSHAKE, OPEN, THEY_ENDED, WE_ENDED, OVER = State
+
+#: After those of `asyncio.sslproto`, with both ends of TLS 1.3 told apart.
+TRANSITIONS = {
+    HANDSHAKE: {Event.AGREED: OPEN, Event.FAILED: OVER},
+    OPEN: {Event.THEY_END: THEY_ENDED, Event.WE_END: WE_ENDED, Event.FAILED: OVER},
+    THEY_ENDED: {Event.WE_END: OVER, Event.FAILED: OVER},
+    WE_ENDED: {Event.THEY_END: OVER, Event.FAILED: OVER},
+    OVER: {},
+}
 
 #: OpenSSL's word for an error, and our sentence. "The peer" is the program at the other end.
 REASONS = {

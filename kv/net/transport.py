@@ -18,7 +18,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from kv.net import tcp
-from kv.net.directions import Event, Incoming, Outgoing, after
+from kv.net.directions import Deadline, Event, Incoming, Outgoing, after, deadline
 from kv.net.tcp import NO_SIGNAL
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Transport:
     @property
     def lingers(self) -> bool:
         """Whether our side has ended, and the peer's octets are thrown away until it ends, too."""
-        return self.incoming is DISCARDING and self.outgoing is Outgoing.SHUT
+        return deadline(self.incoming, self.outgoing, False) is Deadline.LINGER
 
     @property
     def lacks(self) -> bool:
@@ -228,5 +228,5 @@ class Transport:
     @property
     def delivering(self) -> bool:
         """Whether both sides have ended, and the kernel still delivers."""
-        shut = self.outgoing is Outgoing.SHUT and self.incoming is Incoming.ENDED
-        return shut and bool(tcp.unacknowledged(self.sock))
+        ended = deadline(self.incoming, self.outgoing, False) is Deadline.DELIVERY
+        return ended and bool(tcp.unacknowledged(self.sock))

@@ -82,7 +82,8 @@ class Form:
     size: int  # k, the octets of a block (RFC 8017, section 2)
     prefix: bytes  # of the DER, before the octets of the modulus
     suffix: bytes  # after them: the exponent
-    padding: bytes  # 01 FF FF …, all that stands between the first 00 of a block and the second
+    padding: bytes  # 01 FF FF …, for an empty text: from the first 00 of a block to the second
+    paddings: frozenset[bytes]  # for a text of any length
 
 
 @functools.cache
@@ -96,7 +97,9 @@ def form(bits: int) -> Form:
     suffix = b"\x02\x03" + EXPONENT.to_bytes(3)
     modulus = b"\x02" + der_length(size + 1) + b"\x00"
     prefix = b"\x30" + der_length(len(modulus) + size + len(suffix)) + modulus
-    return Form(bits, size, prefix, suffix, b"\x01".ljust(size - 2, b"\xff"))
+    padding = b"\x01".ljust(size - 2, b"\xff")
+    paddings = frozenset(padding[:end] for end in range(OVERHEAD - 2, size - 1))
+    return Form(bits, size, prefix, suffix, padding, paddings)
 
 
 def der_length(size: int) -> bytes:
@@ -160,16 +163,16 @@ class PublicKey:
         return b"".join(parts)
 
     def _open_block(self, sealed: bytes) -> bytes:
-        number = int.from_bytes(sealed, "big")
-        if number >= self.n:
+        modulus, shape = self.n, self.form
+        number = int.from_bytes(sealed)
+        if number >= modulus:
             raise Violation("a block is not below the modulus")
-        shape = self.form
         try:  # without the first octet, which is 00
-            block = power(number, EXPONENT, self.n).to_bytes(shape.size - 1, "big")
+            block = power(number, EXPONENT, modulus).to_bytes(shape.size - 1)
         except OverflowError:
             block = b""
         padding, _, part = block.partition(b"\x00")
-        if len(padding) < OVERHEAD - 2 or not shape.padding.startswith(padding):
+        if padding not in shape.paddings:
             raise Violation("a block's padding is wrong, or another key sealed it")
         return part
 

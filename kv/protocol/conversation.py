@@ -148,7 +148,13 @@ class ServerConversation:
 
     def _handle(self, line: bytes) -> bytes:
         """The reply to a line without a ready answer. Adds to `work`."""
-        message, argument = self._read(line)
+        service = self._service
+        if self._peer is None:
+            message, argument = self._take_key(line), ""
+        else:
+            self.work += service.opening * service.wire.blocks(line)
+            text = opened(self._peer, line)
+            message, argument = (VALUE, text) if self.state is AWAITING_PUT_VALUE else parse(text)
         outcomes = TRANSITIONS[self.state].get(message)
         if outcomes is None:
             raise Violation(f"{message} in state {self.state}")
@@ -156,23 +162,16 @@ class ServerConversation:
         self.state = outcomes[reply]
         if reply is GET_VALUE:
             return self._sealed_value(argument, line)
-        return self._service.lines[reply]
+        return service.lines[reply]
 
-    def _read(self, line: bytes) -> tuple[Message, str]:
-        """The message in a line, which depends on the state, and its argument."""
+    def _take_key(self, line: bytes) -> Message:
+        # A client that shows the server's own key needs no private key. It could send lines
+        # that the server has sealed for others, and they would count as its messages.
         service = self._service
-        if self._peer is None:
-            # A client that shows the server's own key needs no private key. It could send lines
-            # that the server has sealed for others, and they would count as its messages.
-            if line == service.lines[Reply.KEY]:
-                raise Violation("the key is this server's own")
-            self._peer = PublicKey.from_line(line, service.wire.key_bits)
-            return Message.KEY, ""
-        self.work += max(0, service.opening * service.wire.blocks(line) - 1)  # 0 blocks: violation
-        text = opened(self._peer, line)
-        if self.state is AWAITING_PUT_VALUE:
-            return VALUE, text
-        return parse(text)
+        if line == service.lines[Reply.KEY]:
+            raise Violation("the key is this server's own")
+        self._peer = PublicKey.from_line(line, service.wire.key_bits)
+        return Message.KEY
 
     def _sealed_value(self, key: str, line: bytes) -> bytes:
         """The sealed value that `line` asks for. Both are remembered, for the same line again."""

@@ -4,8 +4,7 @@ What may live here: whatever is said to that registry and follows from its answe
 a word of this project's own protocol, a session, a value. Optional reading: a server without
 `--registry` imports nothing of this.
 
-    resp.py      what is said: commands out, replies in; sans-I/O
-    claims.py    which ids are held, and for how long; sans-I/O, the clock is given
-    channel.py   the connection to the registry, on `net`
-    registry.py  joins them: who claims, and is told
+    resp.py      how it is said: commands out, replies in; sans-I/O
+    claims.py    what is said: which ids are held, and for how long; sans-I/O, the clock is given
+    registry.py  the connection, on `net`: who claims, and is told
 """

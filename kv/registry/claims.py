@@ -1,6 +1,6 @@
 """Which client ids this server holds, and until when.
 
-Sans-I/O: what is to be said comes out as a `Request`, and its answer goes in; the clock is given.
+Sans-I/O: requests come out as octets, and lines with answers go in; the clock is given.
 
 A claim holds for a *lease*: unless it is renewed, the registry gives the id to whoever asks. So the
 server must have stopped serving under it before that, without being told by anybody (55):
@@ -14,42 +14,29 @@ server must have stopped serving under it before that, without being told by any
 Every claim has a token of its own, and whoever renews or gives back shows it. Were there one token
 for all claims of a server, a request that a lost connection delivers late could give away what a
 later claim holds.
+
+All claims are renewed together, a third of the lease apart. What is asked for in one turn goes out
+together, too. At most `WINDOW` requests are without an answer; the rest waits here.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
-from itertools import count, islice
-from typing import Protocol
+from itertools import count
+from typing import NamedTuple, Protocol
 
 from kv.errors import Violation
-from kv.registry.resp import Act
+from kv.registry.resp import Act, Unwilling, request, verdicts
 
-#: Ids in one request.
-BATCH = 64
-#: The part of a lease that counts.
-TRUST = 0.95
+#: Ids in one request, and requests without an answer.
+BATCH, WINDOW = 64, 16
+#: Parts of a lease: what counts of it; and after what time claims are renewed again, and an answer
+#: is not waited for any more.
+TRUST, PATIENCE = 0.95, 1 / 3
 
-TAKEN = "another server has a session under this client id"
+TAKEN = "the registry says that another server may have this client id"
 YOUNG = "the registry is new, or has lost its data: it gives no id away for one lease"
-LOST = "the registry says that another server may have its client id"
-LAPSED = "the lease of its client id has run out"
-LATE = "the registry answered when the lease had run out"
-
-
-class Stage(Enum):
-    """How far a claim has come."""
-
-    WAITING = "not sent"
-    ASKED = "sent"
-    HELD = "granted"
-    LEAVING = "to be given back, and the owner waits for that"
-    OVER = "refused, lost or given back"
-
-
-WAITING, ASKED, HELD, LEAVING, OVER = Stage
 
 #: What an owner is to be told.
 News = Callable[[], None]
@@ -73,23 +60,23 @@ class ClaimOwner(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """One client id, wanted or held, for `owner`."""
+    """One client id, wanted or held, for `owner`.
+
+    `act` says how far it has come: CLAIM until the owner has an answer, RENEW while the id is held,
+    RELEASE while the owner waits for it to be given back. None if the owner hears no more of it.
+    """
 
     client_id: str
     token: str
     owner: ClaimOwner
-    stage: Stage = WAITING
+    act: Act | None = Act.CLAIM
     until: float = 0.0  # the id may be served
 
 
-@dataclass(slots=True)
-class Request:
-    """What is to be said about some claims; `sent` is a time from before it is sent.
+class Request(NamedTuple):
+    """What was said about some claims; `sent` is a time from before it was sent."""
 
-    Without an act it is part of the greeting.
-    """
-
-    act: Act | None
+    act: Act
     claims: list[Claim]
     sent: float
 
@@ -99,151 +86,117 @@ class Claims:
 
     def __init__(self, name: str, lease: float, clock: Callable[[], float]) -> None:
         """`name` is no other server's, and none's that was; `lease` is in seconds."""
-        self.lease = lease
-        self._clock = clock
+        self.patience = lease * PATIENCE
         self._name = name
+        self._lease = lease
+        self._clock = clock
+        self._renewal = clock()  # when it is due
         self._numbers = count()
-        self._waiting: dict[Claim, None] = {}
         self._held: OrderedDict[Claim, None] = OrderedDict()  # whose lease runs out first is first
-        self._renewing: deque[Claim] = deque()
-        self._round = False  # of renewals: it is not over
-        self._leaving: deque[Claim] = deque()
+        # What is still to be said, in this order: an id is given back before it is asked for again.
+        self._unsent: dict[Act, OrderedDict[Claim, None]] = {act: OrderedDict() for act in Act}
+        self.awaiting: deque[Request] = deque()  # without an answer, the oldest first
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to be said."""
-        return not (self._waiting or self._round or self._leaving)
+        """Whether all is said and answered."""
+        return not (self.awaiting or any(self._unsent.values()))
 
     def claim(self, client_id: str, owner: ClaimOwner) -> Claim:
         """A new claim, to be sent."""
         claim = Claim(client_id, f"{self._name}:{next(self._numbers)}", owner)
-        self._waiting[claim] = None
+        self._unsent[Act.CLAIM][claim] = None
         return claim
 
     def give_back(self, claim: Claim, tell: bool = False) -> None:
         """Nobody needs it any more. What is still to be answered is given back all the same."""
-        if claim.stage in (ASKED, HELD):
-            self._leaving.append(claim)
-        self._end(claim)
+        self._end(claim, release=True)
         if tell:
-            claim.stage = LEAVING
+            claim.act = Act.RELEASE
 
-    def renew_all(self) -> None:
-        """Renews whatever is held, unless the last round is not over yet.
+    # What is said
 
-        If nothing is, it is said all the same: so a registry that has lost its data is noticed.
+    def requests(self) -> Iterator[bytes]:
+        """What is to be said now. There is a connection.
+
+        Renewals begin with a request about no ids. So a registry that has lost its data is noticed
+        even if nothing is held.
         """
-        if not self._round:
-            self._round = True
-            self._renewing.extend(self._held)
+        if self._renewal <= self._clock():
+            self._renewal = self._clock() + self.patience
+            self._unsent[Act.RENEW] = self._held.copy()  # the most urgent first
+            yield self._ask(Act.RENEW, [])
+        for act, claims in self._unsent.items():
+            while claims and len(self.awaiting) < WINDOW:
+                size = min(BATCH, len(claims))
+                yield self._ask(act, [claims.popitem(last=False)[0] for _ in range(size)])
 
-    def next_request(self) -> Request | None:
-        """What is to be said next. An id is given back before it is asked for again."""
-        if self._leaving:
-            return self._request(Act.RELEASE, taken(self._leaving))
-        if self._round:
-            held = [claim for claim in taken(self._renewing) if claim.stage is HELD]
-            self._round = bool(self._renewing)
-            return self._request(Act.RENEW, held)
-        claims = list(islice(self._waiting, BATCH))
-        for claim in claims:
-            del self._waiting[claim]
-            claim.stage = ASKED
-        return self._request(Act.CLAIM, claims) if claims else None
+    def _ask(self, act: Act, claims: list[Claim]) -> bytes:
+        self.awaiting.append(Request(act, claims, self._clock()))
+        ids = [claim.client_id for claim in claims]
+        return request(act, ids, [claim.token for claim in claims], self._lease)
 
-    def answered(self, request: Request, said: str) -> list[News]:
-        """What follows from what was `said`. Raises `Violation` for what is no answer."""
-        if request.act is None:
-            return []
-        if len(said) != len(request.claims) or not set(said) <= set("01y"):
-            raise Violation(f"it answers {said[:40]!r} to {len(request.claims)} ids")
-        until = self._until(request)
-        news: list[News | None] = []
-        for claim, verdict in zip(request.claims, said, strict=True):
-            if request.act is Act.CLAIM:
-                news.append(self._claimed(claim, verdict, until))
-            elif request.act is Act.RENEW:
-                news.append(self._renewed(claim, verdict, until))
-            else:
-                news.append(self._released(claim))
-        return [one for one in news if one is not None]
+    # What follows
 
-    def _claimed(self, claim: Claim, verdict: str, until: float) -> News | None:
-        if claim.stage is not ASKED:
-            return None
-        if verdict == "1" and until > self._clock():
-            self._hold(claim, until)
-            return claim.owner.claim_granted
-        if verdict == "1":
-            self.give_back(claim)
-        self._end(claim)
-        reason = {"0": TAKEN, "y": YOUNG, "1": LATE}[verdict]
-        return partial(claim.owner.claim_refused, reason)
+    def answered(self, line: bytes) -> list[News]:
+        """What follows from an answer, to what was asked first.
 
-    def _renewed(self, claim: Claim, verdict: str, until: float) -> News | None:
-        if claim.stage is not HELD:
-            return None
-        if verdict == "1":
-            self._hold(claim, until)
-            return None
-        self._end(claim)
-        return partial(claim.owner.claim_lost, LOST)
-
-    def _released(self, claim: Claim) -> News | None:
-        if claim.stage is not LEAVING:
-            return None
-        claim.stage = OVER
-        return claim.owner.claim_over
-
-    def unanswered(self, request: Request, reason: str) -> list[News]:
-        """No answer will come, or an error has: whoever waits for one is told.
-
-        What the registry may have granted is given back.
+        Raises `Violation` for what is no answer, and `Unwilling` for an error.
         """
+        if not self.awaiting:
+            raise Violation("it answers what nobody has asked")
+        asked = self.awaiting[0]  # and there it stays, if this is no answer
+        try:
+            said = verdicts(line, len(asked.claims))
+        except Unwilling as error:
+            # Who is full, say, takes no new ids, and those that there are can be renewed.
+            if asked.act is not Act.CLAIM:
+                raise
+            self.awaiting.popleft()
+            return self._unanswered(asked.claims, f"the registry does not take it: {error}")
+        self.awaiting.popleft()
+        until = asked.sent + TRUST * self._lease  # the answer took its time (55)
+        if until <= self._clock():
+            return self._unanswered(asked.claims, "the registry answered too late")
         news: list[News] = []
-        for claim in request.claims:
-            if claim.stage is ASKED:
-                self.give_back(claim)
-                news.append(partial(claim.owner.claim_refused, reason))
-            elif (over := self._released(claim)) is not None:
-                news.append(over)
+        for claim, verdict in zip(asked.claims, said, strict=True):
+            if claim.act is not asked.act:
+                continue  # it was given back meanwhile
+            if verdict != "1" or asked.act is Act.RELEASE:
+                news.append(self._end(claim, YOUNG if verdict == "y" else TAKEN))
+                continue
+            if asked.act is Act.CLAIM:
+                news.append(claim.owner.claim_granted)
+            claim.act, claim.until = Act.RENEW, until
+            self._held[claim] = None
+            self._held.move_to_end(claim)
         return news
 
-    def unsent(self, reason: str) -> list[News]:
-        """The connection is lost: whoever waits to be asked for is told. What is held goes on."""
-        self._round = False
-        self._renewing.clear()
-        news: list[News] = []
-        for claim in list(self._waiting):
-            self._end(claim)
-            news.append(partial(claim.owner.claim_refused, reason))
-        return news + [over for over in map(self._released, self._leaving) if over is not None]
+    def lost(self, reason: str) -> list[News]:
+        """There is no connection. Whoever waits is told; what is held is held, for its lease."""
+        self._renewal = self._clock()  # as soon as there is one again
+        asked = [claim for each in self.awaiting for claim in each.claims]
+        self.awaiting.clear()
+        unsent = *self._unsent[Act.CLAIM], *self._unsent[Act.RELEASE]
+        return self._unanswered([*asked, *unsent], reason)
+
+    def _unanswered(self, claims: list[Claim], reason: str) -> list[News]:
+        """Tells whoever waits. The registry may have granted it, so it is given back."""
+        waits = (Act.CLAIM, Act.RELEASE)
+        return [self._end(claim, reason, release=True) for claim in claims if claim.act in waits]
 
     def lapsed(self) -> Iterator[News]:
         """For the claims whose lease has run out: another server may have the ids by now."""
         while self._held and (claim := next(iter(self._held))).until <= self._clock():
-            self._end(claim)
-            yield partial(claim.owner.claim_lost, LAPSED)
+            yield self._end(claim, "the lease of its client id has run out")
 
-    def _request(self, act: Act, claims: list[Claim]) -> Request:
-        return Request(act, claims, self._clock())
-
-    def _until(self, request: Request) -> float:
-        """When the lease runs out that an answer to `request` means."""
-        return request.sent + TRUST * self.lease
-
-    def _hold(self, claim: Claim, until: float) -> None:
-        claim.stage, claim.until = HELD, until
-        self._held[claim] = None
-        self._held.move_to_end(claim)
-
-    def _end(self, claim: Claim) -> None:
-        if claim.stage is HELD:
-            del self._held[claim]
-        self._waiting.pop(claim, None)
-        claim.stage = OVER
-
-
-def taken(queue: deque[Claim]) -> list[Claim]:
-    """The first claims of a queue, as many as one request takes."""
-    return [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+    def _end(self, claim: Claim, reason: str = "", release: bool = False) -> News:
+        """Ends a claim. Returns what its owner is to be told."""
+        owner, act, claim.act = claim.owner, claim.act, None
+        if release and claim not in self._unsent[Act.CLAIM]:
+            self._unsent[Act.RELEASE][claim] = None
+        for kept in (self._held, self._unsent[Act.RENEW], self._unsent[Act.CLAIM]):
+            kept.pop(claim, None)
+        if act is Act.RELEASE:
+            return owner.claim_over
+        return partial(owner.claim_refused if act is Act.CLAIM else owner.claim_lost, reason)

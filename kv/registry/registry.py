@@ -1,56 +1,55 @@
-"""Who claims client ids, and is told: the claims, and the channel to the registry.
+"""Who claims client ids, and is told: the claims, and the one connection to the registry.
 
 A reply that waits for somebody else's answer must not make anybody else wait (54): whoever claims
 an id is told later, in a turn of the loop, whatever happens. It is told no, if the registry is gone
 or does not answer: nobody may serve under an id without knowing that it is theirs.
 
-What is asked for in one turn goes out together, and at most `WINDOW` requests are without an
-answer: the rest waits here, as long as whoever asked does.
+A connection that is lost comes again, after a pause. Whatever is wrong with an answer is raised:
+the stream then ends the connection (28), and `closed` sees the exception.
 """
 
 import logging
 import os
 import random
+import socket
+import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from kv.errors import Violation
 from kv.net.address import Address, resolve
+from kv.net.connector import Connector
+from kv.net.log import cause
+from kv.net.owner import Limits
 from kv.net.reactor import Reactor
+from kv.net.stream import Stream
 from kv.net.timers import Callback
-from kv.registry import resp
-from kv.registry.channel import Channel
-from kv.registry.claims import Claim, ClaimOwner, Claims, News, Request
-from kv.registry.resp import Act, Place, Unwilling
+from kv.net.turns import Turns
+from kv.registry.claims import Claim, ClaimOwner, Claims, News
+from kv.registry.resp import GREETED, LINE_SIZE, Place
 
 if TYPE_CHECKING:
     from kv.net.tls import Tls
 
 log = logging.getLogger("kv")
 
-#: Linux has CLOCK_BOOTTIME; the CLOCK_MONOTONIC of macOS does not stop in its sleep either.
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-#: Requests without an answer.
-WINDOW = 16
-#: Parts of a lease after which an answer is not waited for, or claims are renewed again; and
-#: between two looks at the time.
-PATIENCE, TICK = 1 / 3, 1 / 12
+#: Seconds, on a clock that does not stop while the machine sleeps (55): on Linux CLOCK_BOOTTIME.
+#: The CLOCK_MONOTONIC of macOS does not stop then either.
+now = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+#: The part of a lease between two looks at the time.
+TICK = 1 / 12
+#: Seconds before it is tried again: the first time, and in the end. At random up to twice as long,
+#: so that not all servers come back at the same moment.
+SHORTEST, LONGEST = 0.05, 2.0
 #: Units of work that it is to tell an owner: about what a connection takes to send a reply.
 TELLING = 30
 #: Owners to tell in one turn that their claim is over.
 SWEEP = 64
-GONE = "the registry is gone"
 #: Seconds that a stop waits until the ids are given back.
 FAREWELL = 1.0
-
-
-def now() -> float:
-    """Seconds, on a clock that does not stop while the machine sleeps (55)."""
-    return time.clock_gettime(CLOCK)
 
 
 class Registry:
@@ -68,27 +67,29 @@ class Registry:
     ) -> None:
         """`lease` is in seconds, and has to be the same for all servers."""
         self._reactor = reactor
-        self._greeting = place.greeting
+        self._place = place
+        self.addresses = addresses
+        self._tick_length = lease * TICK
+        self._tls = tls
         self._clock = clock
+        self._dice = dice
         self._token = os.urandom(8).hex()
         self._claims = Claims(self._token, lease, clock)
-        self._lease = lease
-        self._awaiting: deque[Request] = deque()
-        self._renewed = 0.0  # when the last round of renewal began
-        self._over = False
-        self._flushing = False  # a call of _flush is deferred
+        self._turns = Turns(reactor, unsent_limit=sys.maxsize)
+        self._stream: Stream | None = None
+        self._gone = False  # and not tried, for the moment
+        self._pause = SHORTEST
+        self._said = ""
         self._done: Callback | None = None  # once `finish` was called
-        name = f"{place.host}:{place.port}"
-        self.channel = Channel(reactor, name, addresses, lease * PATIENCE, self, tls, dice)
         self._tick()
+        self._connect()
 
     # What the server calls
 
     def claim(self, client_id: str, owner: ClaimOwner) -> Claim:
         """Asks for an id; `owner` hears of it in a later turn."""
-        claim = self._claims.claim(client_id, owner)
-        self._flush_soon()
-        return claim
+        self._reactor.call_soon(self._flush)
+        return self._claims.claim(client_id, owner)
 
     def holds(self, claim: Claim) -> bool:
         """Whether the id may still be served: to be asked before each message.
@@ -99,116 +100,132 @@ class Registry:
 
     def give_back(self, claim: Claim, tell: bool = False) -> None:
         """Nobody needs it any more. With `tell`, the owner hears when the registry knows."""
+        self._reactor.call_soon(self._flush)
         self._claims.give_back(claim, tell)
-        self._flush_soon()
 
     def finish(self, done: Callback) -> None:
-        """Calls `done` when all ids are given back, or the registry does not answer."""
+        """Calls `done` when all ids are given back, or after `FAREWELL`."""
         if self._done is None:
             self._done = done
             self._reactor.call_later(FAREWELL, self.close)
-            self._flush_soon()
+            self._reactor.call_soon(self._flush)
 
     def close(self) -> None:
         """Ends the connection. Nothing is asked, renewed or tried again."""
-        self._over = True
         self._ticker.cancel()
-        self.channel.close()
+        self._stream = None
+        self._leave()
         done, self._done = self._done, None
         if done is not None:
             done()
 
-    # What the channel calls
+    # The connection. `_leave` ends what there is: an attempt, a stream, or a pause.
 
-    def channel_open(self) -> None:
-        """Greets, and renews: also if there is nothing, so that lost data are noticed at once."""
-        self.channel.write(b"".join(self._greeting))
-        self._awaiting.extend(Request(None, [], self._clock()) for _ in self._greeting)
-        self._renew()
+    def _connect(self) -> None:
+        self._gone = False
+        how = self._reactor, self.addresses, self._claims.patience, self._connected, self._lost
+        self._leave: Callback = Connector(*how).close
 
-    def channel_lost(self) -> None:
-        """Nothing that was asked will be answered. What is held is held, for its lease."""
-        while self._awaiting:
-            self._tell(self._claims.unanswered(self._awaiting.popleft(), GONE))
-        self._tell(self._claims.unsent(GONE))
-        if self._done is not None:
-            self.close()
-
-    def line_received(self, line: bytes) -> int:
-        """An answer, to what was asked first. Returns the work that it was."""
-        if not self._awaiting:
-            raise Violation("it answers what nobody has asked")
-        request = self._awaiting[0]  # and there it stays, if this is no answer
+    def _connected(self, sock: socket.socket) -> None:
+        limits = Limits(line_size=LINE_SIZE, high_water=sys.maxsize)
+        tls = self._tls() if self._tls is not None else None
         try:
-            news = self._claims.answered(request, resp.word(line))
-            if request.act is not None:
-                self.channel.good(f"answers; tokens of this server begin with {self._token}")
-        except Unwilling as error:
-            # Who is full, say, takes no new ids, and those that there are can be renewed.
-            if request.act is not Act.CLAIM:
-                raise
-            news = self._claims.unanswered(request, f"the registry does not take it: {error}")
-        self._awaiting.popleft()
-        self._tell(news)
-        self._flush_soon()
-        return 1 + len(news) * TELLING
+            self._stream = Stream(self._reactor, sock, self, limits, self._turns, tls)
+        except OSError as error:  # macOS refuses every option of a socket that was reset meanwhile
+            sock.close()
+            self._lost(error)
+            return
+        self._leave = self._stream.leave
+        self._stream.write(self._place.greeting)
+        self._flush()
 
-    # Sending
+    def _lost(self, error: Exception) -> None:
+        self._stream = None
+        self._say(logging.WARNING, f"is gone: {cause(error)}")
+        pause = self._pause * (1 + self._dice())
+        self._pause = min(2 * self._pause, LONGEST, self._claims.patience)
+        self._leave = self._reactor.call_later(pause, self._connect).cancel
+        self._gone = True
+        self._flush()
 
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._reactor.call_soon(self._flush)
+    def _say(self, level: int, text: str) -> None:
+        """Says it once."""
+        if text != self._said:
+            self._said = text
+            log.log(level, "the registry %s:%s %s", self._place.host, self._place.port, text)
+
+    # What the stream calls
+
+    def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
+        """Tells the owners what follows from the answers. What is no answer raises."""
+        work = 0
+        for line in lines:
+            work += 1
+            if line != GREETED:
+                news = self._claims.answered(line)
+                self._pause = SHORTEST
+                self._say(logging.INFO, f"answers; tokens of this server begin with {self._token}")
+                self._tell(news)
+                work += len(news) * TELLING
+            if work >= budget or self._stream is None:
+                break
+        self._reactor.call_soon(self._flush)
+        return work
+
+    def line_too_long(self) -> None:
+        """No answer has so many octets."""
+        raise Violation("it does not answer as a Redis does")
+
+    def held_up(self) -> None:
+        """Does nothing: what is unsent is bounded by what is unanswered."""
+
+    drained = held_up
+
+    def end_received(self) -> None:
+        """There is nothing to be polite about."""
+        raise ConnectionError("it closed the connection")
+
+    def closed(self, error: Exception | None, ours: bool) -> None:
+        """It is tried again, unless it was `close` that ended it."""
+        if ours and not isinstance(error, ConnectionError):
+            log.error("an error in the handling of the registry's answers", exc_info=error)
+        if self._stream is not None:
+            self._lost(error or ConnectionError("the connection was closed"))
+
+    # Saying and telling
 
     def _flush(self) -> None:
-        """Sends what there is to send, as far as the window allows, and the registry is there."""
-        self._flushing = False
-        if self.channel.resting:
-            self._tell(self._claims.unsent(GONE))
-        while self.channel.open and len(self._awaiting) < WINDOW:
-            request = self._claims.next_request()
-            if request is None or request.act is None:
-                break
-            ids = [claim.client_id for claim in request.claims]
-            tokens = [claim.token for claim in request.claims]
-            self.channel.write(resp.request(request.act, ids, tokens, self._lease))
-            self._awaiting.append(request)
-        if self._done is not None and self._claims.idle and not self._awaiting:
+        """Says what there is to say. The first of these calls in a turn does, for all."""
+        if self._stream is not None:
+            self._stream.write(b"".join(self._claims.requests()))
+        elif self._gone:
+            self._tell(self._claims.lost("the registry is gone"))
+        if self._done is not None and self._claims.idle:
             self.close()
 
-    def _renew(self) -> None:
-        self._renewed = self._clock()
-        self._claims.renew_all()
-        self._flush_soon()
-
-    # Time
-
-    def _tick(self) -> None:
-        """Now and then: whoever does not answer is as good as gone, and claims are renewed."""
-        self._ticker = self._reactor.call_later(self._lease * TICK, self._tick)
-        since = self._clock() - self._lease * PATIENCE
-        if self._awaiting and self._awaiting[0].sent < since:
-            self.channel.abort(TimeoutError(f"no answer for {self._lease * PATIENCE:g} s"))
-        elif self.channel.open and self._renewed < since:
-            self._renew()
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Tells the owners of claims whose lease has run out, a few in a turn (38)."""
-        lapsed = list(islice(self._claims.lapsed(), SWEEP))
-        self._tell(lapsed)
-        if len(lapsed) == SWEEP and not self._over:
-            self._reactor.call_soon(self._sweep)
-
-    # Telling
-
-    def _tell(self, news: Iterable[News]) -> None:
+    def _tell(self, news: list[News]) -> None:
         """A mistake of an owner's is that owner's (28)."""
         for tell in news:
             try:
                 tell()
             except Exception:
                 log.exception("an error in the handling of a claim")
+
+    def _tick(self) -> None:
+        """Now and then: whoever does not answer is as good as gone, and claims are renewed."""
+        self._ticker = self._reactor.call_later(self._tick_length, self._tick)
+        patience, awaiting = self._claims.patience, self._claims.awaiting
+        if self._stream is not None and awaiting and awaiting[0].sent < self._clock() - patience:
+            self._stream.abort(TimeoutError(f"no answer for {patience:g} s"))
+        self._flush()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Tells the owners of claims whose lease has run out, a few in a turn (38)."""
+        lapsed = list(islice(self._claims.lapsed(), SWEEP))
+        self._tell(lapsed)
+        if lapsed:
+            self._reactor.call_soon(self._sweep)
 
 
 def joined(place: Place, lease: float) -> Callable[[Reactor], Registry]:

@@ -14,6 +14,7 @@ one lease: by then whoever held one has said so again, or has dropped it. (Serve
 same, and call it a grace period.)
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,8 @@ from kv.errors import Violation
 
 #: Octets of the longest line that a registry may answer with.
 LINE_SIZE = 1024
+#: The line that answers each command of a greeting.
+GREETED = b"+OK\r"
 
 YOUNG = """
 local run = redis.call('INFO', 'server'):match('run_id:(%x+)')
@@ -29,42 +32,30 @@ if redis.call('GET', 'kv:run') ~= run then
   redis.call('SET', 'kv:young', 1, 'PX', ARGV[1])
   redis.call('SET', 'kv:run', run)
 end
-local young = redis.call('EXISTS', 'kv:young') == 1
-"""
+local young = redis.call('EXISTS', 'kv:young') == 1"""
 EACH = """
 local said = ''
 for i, key in ipairs(KEYS) do
-  local holder, token = redis.call('GET', key), ARGV[i + 1]
+  local holder, token, verdict = redis.call('GET', key), ARGV[i + 1], '1'
   %s
+  said = said .. verdict
 end
-return {ok = said}
-"""
-CLAIM = """
-  if young then said = said .. 'y'
-  elseif holder then said = said .. '0'
-  else
-    redis.call('SET', key, token, 'PX', ARGV[1])
-    said = said .. '1'
-  end"""
-RENEW = """
-  if holder == token then
-    redis.call('PEXPIRE', key, ARGV[1])
-    said = said .. '1'
-  elseif young and not holder then
-    redis.call('SET', key, token, 'PX', ARGV[1])
-    said = said .. '1'
-  else said = said .. '0' end"""
-RELEASE = """
-  if holder == token then redis.call('DEL', key) end
-  said = said .. '1'"""
+return {ok = said}"""
+RELEASE = "if holder == token then redis.call('DEL', key) end"
+RENEW = """if holder == token then redis.call('PEXPIRE', key, ARGV[1])
+  elseif young and not holder then redis.call('SET', key, token, 'PX', ARGV[1])
+  else verdict = '0' end"""
+CLAIM = """if young then verdict = 'y'
+  elseif holder then verdict = '0'
+  else redis.call('SET', key, token, 'PX', ARGV[1]) end"""
 
 
 class Act(Enum):
-    """What can be asked for some ids; the value is the script."""
+    """What can be asked for some ids, the most urgent first; the value is the script."""
 
-    CLAIM = YOUNG + EACH % CLAIM
-    RENEW = YOUNG + EACH % RENEW
     RELEASE = EACH % RELEASE
+    RENEW = YOUNG + EACH % RENEW
+    CLAIM = YOUNG + EACH % CLAIM
 
 
 class Unwilling(ConnectionError):
@@ -89,41 +80,35 @@ class Place:
         self.tls = parts.scheme == "rediss"
         self.host = parts.hostname
         self.port = parts.port or 6379
-        self.greeting: list[bytes] = []  # commands
+        self.greeting = b""  # commands; each is answered with `GREETED`
         if parts.password is not None:
             user = [unquote(parts.username)] if parts.username else []
-            self.greeting.append(command("AUTH", *user, unquote(parts.password)))
+            self.greeting += command("AUTH", *user, unquote(parts.password))
         if database:
-            self.greeting.append(command("SELECT", database))
+            self.greeting += command("SELECT", database)
 
 
 def command(*words: str) -> bytes:
     """A command: an array of strings, each with its length in front."""
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        octets = word.encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(octets), octets))
-    return b"".join(parts)
+    octets = [word.encode() for word in words]
+    strings = [b"$%d\r\n%b\r\n" % (len(each), each) for each in octets]
+    return b"*%d\r\n%b" % (len(strings), b"".join(strings))
 
 
 def request(act: Act, ids: Sequence[str], tokens: Iterable[str], lease: float) -> bytes:
     """A command for some client ids, each with the token of who holds it; `lease` in seconds."""
-    keys = (f"kv:id:{client_id}" for client_id in ids)
-    milliseconds = str(round(lease * 1000))
-    return command("EVAL", act.value, str(len(ids)), *keys, milliseconds, *tokens)
+    keys = [f"kv:id:{client_id}" for client_id in ids]
+    return command("EVAL", act.value, str(len(keys)), *keys, str(round(lease * 1000)), *tokens)
 
 
-def word(line: bytes) -> str:
-    """The word that a line, without its LF, answers with.
+def verdicts(line: bytes, number: int) -> str:
+    """What a line, without its LF, answers: a character for each of so many ids.
 
     Raises `Unwilling` for an error, and `Violation` for what is no such line.
     """
-    try:
-        text = line.decode("ascii")
-    except UnicodeDecodeError:
-        text = ""
-    if text[:1] not in ("+", "-") or not text.endswith("\r"):
-        raise Violation("it does not answer as a Redis does")
-    if text[0] == "-":
-        raise Unwilling(f"it says {text[1:-1]!r}")
+    text = line.decode("ascii", "backslashreplace")
+    if text.startswith("-"):
+        raise Unwilling(f"it says {text[1:].rstrip()!r}")
+    if not re.fullmatch(rf"\+[01y]{{{number}}}\r", text):
+        raise Violation(f"it does not answer as a Redis does: {text[:40]!r} for {number} ids")
     return text[1:-1]

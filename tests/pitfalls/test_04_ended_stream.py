@@ -44,7 +44,7 @@ class TestEndedStream(Pitfall):
     usually = "the loop spins until the last reply is taken"
     wrong = seen("^#1 recv the end", times=3)
     handled = interest
-    naive = {"kv.net.stream.interest": wanted, "kv.net.stream.Stream._read": read}
+    naive = {"kv.net.lifecycle.interest": wanted, "kv.net.stream.Stream._read": read}
 
     def scenario(self) -> str:
         with house() as h:

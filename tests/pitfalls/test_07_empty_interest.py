@@ -44,7 +44,7 @@ class TestWriteInterest(Pitfall):
     usually = "the loop spins for as long as there is a connection"
     wrong = spins
     handled = interest
-    naive = {"kv.net.stream.Stream.__init__": init}
+    naive = {"kv.net.lifecycle.Lifecycle.__init__": init}
 
     def scenario(self) -> str:
         with house() as h:

@@ -32,7 +32,7 @@ class TestUnreadReplies(Pitfall):
     usually = "the server keeps all replies that one client does not take"
     wrong = above("unsent", 100_000)
     handled = Stream._account
-    naive = {"kv.net.stream.Stream._account": account}
+    naive = {"kv.net.lifecycle.Lifecycle._account": account}
 
     def scenario(self) -> str:
         with house() as h:

@@ -78,7 +78,7 @@ class TestUnregister(Pitfall):
     usually = "the next connection with the number of a closed one is refused"
     wrong = without(" accept ", " asks for read")
     handled = Stream._release
-    naive = {"kv.net.stream.Stream._release": release}
+    naive = {"kv.net.lifecycle.Lifecycle._release": release}
 
     def scenario(self) -> str:
         with house() as h:

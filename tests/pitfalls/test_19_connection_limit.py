@@ -37,7 +37,7 @@ class TestLimit(Pitfall):
 
     usually = "a client that comes when it is full is thrown out"
     wrong = without("ready: listener read", " accept ")
-    handled = Server._accepted
+    handled = Server._admit
     naive = {"kv.server.Server._accepted": accepted}
 
     def scenario(self) -> str:

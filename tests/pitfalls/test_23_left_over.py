@@ -28,7 +28,7 @@ class TestLeftOver(Pitfall):
     usually = "replies never come, and there is no error"
     wrong = forgotten
     handled = Stream._look_ahead
-    naive = {"kv.net.stream.Stream._await_turn": await_turn}
+    naive = {"kv.net.lifecycle.Lifecycle._await_turn": await_turn}
 
     def scenario(self) -> str:
         with house() as h:

@@ -31,7 +31,7 @@ class TestDelivered(Pitfall):
     usually = "replies that the kernel had are destroyed by a reset"
     wrong = "^#1 abort"
     handled = Stream.leave
-    naive = {"kv.net.stream.Stream.leave": leave}
+    naive = {"kv.net.lifecycle.Lifecycle.leave": leave}
 
     def scenario(self) -> str:
         with house() as h:

@@ -71,7 +71,7 @@ class TestUnsent(Pitfall):
     usually = "each has its bound, and all together have none"
     wrong = above("unsent", 256 * 1024, together=True)
     handled = Stream._high_water
-    naive = {"kv.net.stream.Stream._high_water": high_water}
+    naive = {"kv.net.lifecycle.Lifecycle._high_water": high_water}
 
     def scenario(self) -> str:
         with house(unsent=1 << 18) as h:

@@ -77,7 +77,7 @@ class TestClose(Pitfall):
 def unregister(self: Caller, reason: str) -> None:
     """What is usually written: what was registered is unregistered, and closed."""
     self._link._stream._registration.set(0)
-    self._link._sock.close()
+    self._link._stream.transport.sock.close()
 
 
 class TestSelector(Pitfall):

@@ -53,7 +53,7 @@ class TestWriteWantsToRead(Pitfall):
     usually = "the loop waits for room that is there, and spins"
     wrong = spins
     handled = Tls.write
-    naive = {"kv.net.stream.Stream._look_ahead": look_ahead}
+    naive = {"kv.net.lifecycle.Lifecycle._look_ahead": look_ahead}
 
     def scenario(self) -> str:
         with socket.create_server(("127.0.0.1", 0)) as listener:

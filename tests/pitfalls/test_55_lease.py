@@ -14,18 +14,21 @@ What you see: two servers that both believe to be the only one, and data that on
 What a bystander sees: nothing at all, for years.
 """
 
+from collections.abc import Callable
+
 from fake_registry import LEASE, FakeRegistry
 from house import house
 
-from kv.registry.claims import HELD, TRUST, Claim, Claims, Request
+from kv.registry.claims import Claim, Claims, News
 from kv.registry.registry import Registry
+from kv.registry.resp import Act
 
 from .pitfall import Failure, Pitfall
 
 
 def holds(self: Registry, claim: Claim) -> bool:
     """What is usually written: a timer ends the claim when its time is over."""
-    return claim.stage is HELD
+    return claim.act is Act.RENEW
 
 
 class TestStoodStill(Pitfall):
@@ -55,8 +58,12 @@ class TestStoodStill(Pitfall):
             return "the sleeper's client is dropped, and its message not answered"
 
 
-def until(self: Claims, _request: Request) -> float:
-    return self._clock() + TRUST * self.lease
+def answered(
+    self: Claims, line: bytes, ours: Callable[..., list[News]] = Claims.answered
+) -> list[News]:
+    """What is usually written: the lease begins when it is granted, which is now."""
+    self.awaiting[0] = self.awaiting[0]._replace(sent=self._clock())
+    return ours(self, line)
 
 
 class TestCountedFromTheAnswer(Pitfall):
@@ -64,8 +71,8 @@ class TestCountedFromTheAnswer(Pitfall):
 
     usually = "the server believes in its lease for four seconds too long"
     wrong = " message PUT"
-    handled = Claims._until
-    naive = {"kv.registry.claims.Claims._until": until}
+    handled = Claims.answered
+    naive = {"kv.registry.claims.Claims.answered": answered}
 
     def scenario(self) -> str:
         with (

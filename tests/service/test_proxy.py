@@ -203,18 +203,21 @@ def test_those_who_wait_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -
         begin(h, V1).connect("bob")
 
 
-def test_the_limit_of_connections_holds_again_after_headers_that_came_late() -> None:
-    with house(balancers=LOOPBACK, max_connections=2) as h:
-        late = [h.guest() for _ in range(4)]
-        for number, guest in enumerate(late):
-            guest.send_raw(V1)
-            guest.connect(f"late {number}")
+def test_a_connection_counts_before_its_header_has_come() -> None:
+    with house(balancers=LOOPBACK, max_connections=2, handshake_timeout=5) as h:
+        late, silent = h.guest(), h.guest()
         waiting = begin(h, V1, h.guests[0].key.line)
-        assert not waiting.received
-        for guest in late[:3]:
-            guest.socket.close()
+        gone = begin(h, b"GET / HTTP/1.1\r\n")
+        late.send_raw(V1)
+        late.connect("late")
+        assert len(h.server.connections) == 1 and not waiting.received and not gone.ended
+        h.wait(5)  # the silent one is dropped, so the next one gets in
+        assert silent.ended and waiting.received and not gone.ended
+        late.socket.close()
         h.settle()
-        assert waiting.received and len(h.server.connections) == 2
+        assert gone.ended and len(h.server.connections) == 1
+        assert waiting.ask("CONNECT another") == ["CONNECT: OK"]
+        assert "accepting paused 2 times" in h.server.statistics()
 
 
 def test_a_stop_answers_whoever_has_said_who_it_is() -> None:

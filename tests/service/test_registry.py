@@ -13,10 +13,11 @@ import pytest
 from certificates import CA, SERVER
 from conftest import ROOT
 from fake_registry import FakeRegistry
-from house import Guest, House, house
+from house import Clock, Guest, House, house
 from simulation.redis import Redis
 
 from kv.options import parser
+from kv.registry.claims import Claims
 from kv.registry.resp import Act, Place, command, request
 
 from .conftest import RealRegistry, grown, until, words
@@ -131,6 +132,55 @@ def test_a_registry_that_speaks_tls(
             assert answer(h, "alice") == "CONNECT: ERROR"
     finally:
         registry.stop()
+
+
+# --- what follows ------------------------------------------------------------------------------
+
+
+class Told:
+    """An owner that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.news: list[str] = []
+
+    def claim_granted(self) -> None:
+        self.news.append("granted")
+
+    def claim_refused(self, reason: str) -> None:
+        self.news.append(f"refused: {reason}")
+
+    def claim_lost(self, reason: str) -> None:
+        self.news.append(f"lost: {reason}")
+
+    def claim_over(self) -> None:
+        self.news.append("over")
+
+
+def test_what_nobody_has_asked_for_yet_need_not_be_given_back() -> None:
+    claims = Claims("me", 15.0, lambda: 0.0)
+    claims.give_back(claims.claim("alice", Told()))
+    assert not any(b"alice" in asked for asked in claims.requests())
+    for tell in claims.lost("gone"):
+        tell()
+    assert claims.idle
+
+
+def test_whoever_waits_is_told_once_however_much_was_asked_about_it() -> None:
+    clock, owner = Clock(), Told()
+    claims = Claims("me", 15.0, clock)
+    claim = claims.claim("alice", owner)
+    assert len(list(claims.requests())) == 2  # the first is about no ids
+    for line in (b"+\r", b"+1\r"):
+        for tell in claims.answered(line):
+            tell()
+    clock.now += 6
+    assert len(list(claims.requests())) == 2  # it is renewed, and given back before the answer
+    claims.give_back(claim, tell=True)
+    for tell in claims.lost("gone"):
+        tell()
+    assert owner.news == ["granted", "over"]
+    said = list(claims.requests())
+    assert len(said) == 2 and b"alice" in said[1] and Act.RELEASE.value.encode() in said[1]
 
 
 # --- one service -------------------------------------------------------------------------------
@@ -350,7 +400,7 @@ def test_claims_are_renewed_as_long_as_they_are_needed() -> None:
 def test_requests_without_an_answer_are_bounded_in_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kv.registry.registry.WINDOW", 3)
+    monkeypatch.setattr("kv.registry.claims.WINDOW", 3)
     monkeypatch.setattr("kv.registry.claims.BATCH", 2)
     with FakeRegistry() as registry, house(registry=registry) as h:
         h.settle()
@@ -386,13 +436,13 @@ def test_lapsed_sessions_end_a_few_in_a_turn(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("url", "greeting"),
     [
-        ("redis://h", []),
-        ("redis://h:1234/5", [command("SELECT", "5")]),
-        ("redis://:p%2Fw@h", [command("AUTH", "p/w")]),
-        ("rediss://u:p@[::1]:1/0", [command("AUTH", "u", "p"), command("SELECT", "0")]),
+        ("redis://h", b""),
+        ("redis://h:1234/5", command("SELECT", "5")),
+        ("redis://:p%2Fw@h", command("AUTH", "p/w")),
+        ("rediss://u:p@[::1]:1/0", command("AUTH", "u", "p") + command("SELECT", "0")),
     ],
 )
-def test_a_url_says_where_and_how(url: str, greeting: list[bytes]) -> None:
+def test_a_url_says_where_and_how(url: str, greeting: bytes) -> None:
     place = Place(url)
     assert place.greeting == greeting
     assert place.tls == url.startswith("rediss")
@@ -424,7 +474,7 @@ def test_a_file_can_have_the_url_and_so_the_password(tmp_path: Path) -> None:
     file = tmp_path / "registry"
     file.write_text("redis://:secret@h/3\n")
     place = parser().parse_args(["server", "--registry", f"@{file}"]).registry
-    assert place.greeting == [command("AUTH", "secret"), command("SELECT", "3")]
+    assert place.greeting == command("AUTH", "secret") + command("SELECT", "3")
 
 
 def test_a_server_without_a_registry_imports_nothing_of_it() -> None:

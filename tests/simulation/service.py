@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import kv.connection
-import kv.registry.channel
+import kv.registry.registry
 import kv.server
 from kv.net import tcp
 from kv.protocol.conversation import Service
@@ -478,7 +478,7 @@ def _in_place(world: World) -> Iterator[None]:
     Watched.world = world
     with (
         mock.patch.object(kv.server, "Connection", Watched),
-        mock.patch.object(kv.registry.channel, "Connector", Connector),
+        mock.patch.object(kv.registry.registry, "Connector", Connector),
         mock.patch.object(tcp, "prepare", lambda _sock, _timeout: None),
         mock.patch.object(tcp, "unacknowledged", lambda _sock: None),
         mock.patch.object(tcp, "failure", lambda _sock: None),

@@ -245,6 +245,11 @@ def failure(sock: Socket) -> OSError | None:
     return sock.error_told
 
 
+def readable(sock: "Listening") -> bool:
+    """In place of `kv.net.tcp.readable`."""
+    return bool(sock.queue)
+
+
 class Listening:
     """A listening socket, its queue, and all that can go wrong in accept(2)."""
 
@@ -283,12 +288,12 @@ class Listening:
         if self._closed or self._blocking:
             raise Failure("accept of a closed or a blocking listener")
         kernel.system_call()
-        if not self.queue:
+        out_of_numbers = len(kernel.files) >= kernel.descriptor_limit
+        if not self.queue and not out_of_numbers:  # Linux looks for a free descriptor first
             raise BlockingIOError(errno.EAGAIN, "nobody waits")
         if not kernel.bound_to_finish and kernel.chance(kernel.dice.blocked):
             kernel.activity += 1
             raise BlockingIOError(errno.EAGAIN, "not now")
-        out_of_numbers = len(kernel.files) >= kernel.descriptor_limit
         if out_of_numbers or kernel.now < kernel.exhausted_until:
             self.refused_at = kernel.now
             name = "EMFILE" if out_of_numbers else kernel.exhausted_by

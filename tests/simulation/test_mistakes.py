@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 
 import kv.connection
-import kv.net.stream
+import kv.net.lifecycle
 from kv.net import directions
 from kv.net.directions import Hold
 from kv.net.listener import Listener
@@ -103,7 +103,9 @@ def extend_the_handshake_on_octets() -> AbstractContextManager[object]:
 def take_sent_for_delivered() -> AbstractContextManager[object]:
     """Our FIN is sent and the peer's has come: is it not over?"""
     over = directions.over
-    return mock.patch.object(kv.net.stream, "over", lambda *states, **_: over(*states[:2], False))
+    return mock.patch.object(
+        kv.net.lifecycle, "over", lambda *states, **_: over(*states[:2], False)
+    )
 
 
 def reset_whoever_is_left_at_the_end() -> AbstractContextManager[object]:
@@ -213,7 +215,13 @@ def believe_in_an_interest_that_could_not_be_set() -> AbstractContextManager[obj
 
 def ask_the_selector_once_only() -> AbstractContextManager[object]:
     """It had no room for the listener when somebody left: nobody is accepted any more."""
-    return mock.patch.object(Listener, "_watch", lambda self: self._registration.set(READ))
+
+    def resume(self: Listener) -> None:
+        self._paused = False
+        if self._retry is None:
+            self._registration.set(READ)
+
+    return mock.patch.object(Listener, "resume", resume)
 
 
 def bound_each_ones_work_and_not_the_total() -> AbstractContextManager[object]:

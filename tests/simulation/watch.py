@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import kv.connection
-import kv.net.stream
+import kv.net.lifecycle
 import kv.server
 from kv.net import tcp
 from kv.net.listener import RETRY
@@ -21,7 +21,7 @@ from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
 from .model import meaning_of
-from .sockets import Socket, failure, unacknowledged
+from .sockets import Socket, failure, readable, unacknowledged
 from .watched import WatchedConnection, WatchedStream, WatchedTransport
 
 if TYPE_CHECKING:
@@ -215,9 +215,10 @@ class Watch:
         with (
             mock.patch.object(kv.server, "Connection", WatchedConnection),
             mock.patch.object(kv.connection, "Stream", WatchedStream),
-            mock.patch.object(kv.net.stream, "Transport", WatchedTransport),
+            mock.patch.object(kv.net.lifecycle, "Transport", WatchedTransport),
             mock.patch.object(tcp, "unacknowledged", unacknowledged),
             mock.patch.object(tcp, "failure", failure),
+            mock.patch.object(tcp, "readable", readable),
             self.world.signals.in_place(),
         ):
             yield
