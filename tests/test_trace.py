@@ -324,10 +324,10 @@ def slowly(clock: Clock, seconds: float, call: Callable[..., Any]) -> Callable[.
 
 
 def line_of(event: Event) -> str:
-    """When it ended and how long it lasted (ms), whose it was, what, in which function; figures."""
+    """When it ended, how long it lasted (ms), whose it was, what; @ for a place; figures."""
     lasted = "" if event.lasted is None else f" +{abs(event.lasted) / 1000:g}"
     text = re.sub(r"(descriptor |127\.0\.0\.1:|Errno )\d+", r"\1N", f"{event.verb} {event.text}")
-    head = f"{event.end / 1000:g}{lasted} {event.track} {text} @{event.place.partition(' ')[2]}"
+    head = f"{event.end / 1000:g}{lasted} {event.track} {text}{' @' * (event.place != '')}"
     figures = " ".join(f"{name}={json.dumps(figure)}" for name, figure in event.now.items())
     indent = " " * 4
     wrapped = textwrap.wrap(figures, 96, initial_indent=indent, subsequent_indent=indent)
