@@ -48,7 +48,7 @@ class Bench:
         self.done = 0
         limits = Limits(line_size=100, stall_timeout=1000)
         self.sockets = listen("127.0.0.1", 0) + listen("127.0.0.1", 0)
-        self.server = LineServer(self.reactor, self.sockets, self.make, limits)
+        self.server = LineServer(self.reactor, self.sockets, self.make, limits, most=3)
         self.ports = [self.server.port, self.sockets[1].getsockname()[1]]
         self.clients: list[socket.socket] = []
 
@@ -196,6 +196,19 @@ def test_a_mistake_at_the_beginning_or_the_end_leaves_nothing_behind(
     assert texts == ["hasty", "late"]
 
 
+def test_whoever_comes_when_it_is_full_waits_until_somebody_leaves(bench: Bench) -> None:
+    for at in (0, 1, 0, 1, 0):
+        bench.connect(b"me\n", at)
+    bench.settle()
+    assert [peer.told for peer in bench.made] == [[b"me"]] * 3
+    bench.clients[0].close()
+    bench.settle()
+    assert len(bench.made) == 4
+    bench.finish()  # who waits is answered all the same
+    bench.settle()
+    assert [peer.told for peer in bench.made[1:]] == [[b"me"]] * 4
+
+
 def test_a_stop_answers_what_has_arrived_also_of_those_who_wait_to_be_accepted(
     bench: Bench,
 ) -> None:
@@ -204,15 +217,18 @@ def test_a_stop_answers_what_has_arrived_also_of_those_who_wait_to_be_accepted(
             self.stream.write(line.upper() + b"\n")
 
     bench.kind = Answers
-    bench.connect()
+    for _ in range(2):
+        bench.connect()
     bench.settle()
-    bench.clients[0].sendall(b"here\n")
-    bench.connect(b"there\n", at=1)
+    for client in bench.clients:
+        client.sendall(b"here\n")
+    for _ in range(2):  # at this moment no limit holds
+        bench.connect(b"there\n", at=1)
     bench.finish()
     bench.finish()  # a second signal
     bench.settle()
-    assert [client.recv(100) for client in bench.clients] == [b"HERE\n", b"THERE\n"]
-    assert [client.recv(100) for client in bench.clients] == [b"", b""]
+    assert [client.recv(100) for client in bench.clients] == [b"HERE\n"] * 2 + [b"THERE\n"] * 2
+    assert [client.recv(100) for client in bench.clients] == [b""] * 4
     assert bench.done == 0  # they have not ended their side
     for client in bench.clients:
         client.close()

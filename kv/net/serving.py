@@ -1,8 +1,8 @@
 """A server of lines in one class: whom it accepts, their streams, and a graceful end.
 
 Generic, and optional. It joins `Listener`, `Stream` and `Turns` as most servers need them, so that
-a program only has to say what a line does. kv's own server joins them itself: it has more limits,
-and counts what its clients did not get.
+a program only has to say what a line does. kv's own server joins them itself, because it has more
+to count and to log.
 """
 
 import logging
@@ -19,6 +19,8 @@ from kv.net.turns import Turns
 
 log = logging.getLogger("kv")
 
+#: Connections at a time, if nothing else is said.
+MOST = 10_000
 #: Seconds that a stop may take, if nothing else is said.
 GRACE = 5.0
 
@@ -80,7 +82,7 @@ class Peer(Owner):
 
 
 class LineServer:
-    """Accepts connections at `sockets`, and makes a `peer` for each. All have the same `limits`."""
+    """Accepts connections at `sockets`, `most` at a time, and makes a `peer` for each."""
 
     def __init__(
         self,
@@ -88,10 +90,12 @@ class LineServer:
         sockets: list[socket.socket],
         peer: Callable[[], Peer],
         limits: Limits = Limits(),
+        most: int = MOST,
     ) -> None:
         self._reactor = reactor
         self._peer = peer
         self._limits = limits
+        self._most = most
         self._turns = Turns(reactor)
         self._done: Callback | None = None  # set by `finish`
         self._deadline: Timer | None = None
@@ -119,7 +123,10 @@ class LineServer:
             self._deadline = self._reactor.call_later(timeout, self._cut_short)
 
     def forget(self, peer: Peer) -> None:
-        """A peer has left."""
+        """A peer has left, so there is room for another."""
+        if len(self.peers) == self._most and self._done is None:
+            for listener in self._listeners:
+                listener.resume()
         del self.peers[peer]
         self._finished()
 
@@ -135,6 +142,9 @@ class LineServer:
             raise  # to the listener, which logs it
         if self._done is not None:
             peer.stream.finish()
+        elif len(self.peers) == self._most:  # further ones wait in the kernel's queue (19)
+            for listener in self._listeners:
+                listener.pause()
 
     def _cut_short(self) -> None:
         for peer in self.peers:

@@ -59,7 +59,7 @@ class Step:
     @property
     def name(self) -> str:
         """What it adds, in a word or two."""
-        return self.path.stem.split("_", 2)[2].replace("_", " ")
+        return self.path.stem.split("_", 2)[2].replace("kv_net", "kv.net").replace("_", " ")
 
     @property
     def module(self) -> str:
