@@ -26,6 +26,8 @@ NUMBERS = {
     "kv.net.reception:MOST": 256,
     "kv.net.records:LARGEST_HELLO": 8_192,
     "kv.net.records:RECORD": 16_384,
+    "kv.net.serving:GRACE": 5.0,
+    "kv.net.serving:MOST": 10_000,
     "kv.net.stdio:HIGH_WATER": 65_536,
     "kv.net.stdio:READ_SIZE": 16_384,
     "kv.net.stream:TLS_WORK": 2,
