@@ -111,6 +111,16 @@ class Browser:
             " ? done() : window.addEventListener('load', done))"
         )
 
+    def until(self, expression: str) -> None:
+        """Waits until this is true."""
+        milliseconds = 1000 * patience()
+        assert self.evaluate(
+            f"(async () => {{ const end = Date.now() + {milliseconds};"
+            f" while (!({expression}) && Date.now() < end)"
+            " await new Promise((done) => setTimeout(done, 10));"
+            f" return {expression}; }})()"
+        ), f"in vain: {expression}"
+
     def press(self, key: str, times: int = 1) -> None:
         """Presses a key."""
         text = {"text": key} if len(key) == 1 else {}

@@ -595,17 +595,17 @@ def test_a_pipeline_sends_many_commands_ahead_of_their_replies_but_only_so_many(
     assert WINDOW >= 16  # less would be hardly any pipelining
 
 
-def test_ten_thousand_commands_in_one_pipeline_are_answered_in_order(
+def test_two_thousand_commands_in_one_pipeline_are_answered_in_order(
     start_server: Callable[..., Server], client: MakeClient
 ) -> None:
     """Small keys, so that this takes no longer than it must."""
     port = start_server("--key-bits", "128").port
     kv = client(port=port, key_bits=128, key=PrivateKey.generate(128))
     pipeline = kv.pipeline()
-    for number in range(5_000):
+    for number in range(1_000):
         pipeline.put(str(number % 7), str(number)).get(str(number % 7))
     results = pipeline.execute()
-    assert results == [result for number in range(5_000) for result in (True, str(number))]
+    assert results == [result for number in range(1_000) for result in (True, str(number))]
 
 
 # --- keys, threads, signals, descriptors -----------------------------------------------------

@@ -146,14 +146,11 @@ def test_a_moment_has_an_address(browser: Browser, shown: Path) -> None:
     assert browser.texts("#where")[0].startswith("turn 3/")
     assert browser.texts(".caption")[0].startswith("loop · sleep")
     browser.evaluate("location.hash = '#turn=2.4'")
-    browser.evaluate("new Promise((done) => setTimeout(done, 0))")
-    assert browser.texts("#where")[0].startswith("turn 2/")
+    browser.until("document.querySelector('#where').textContent.startsWith('turn 2/')")
     browser.press("ArrowDown")
-    browser.evaluate("new Promise((done) => setTimeout(done, 200))")
-    assert browser.evaluate("location.hash") == "#turn=3"
+    browser.until("location.hash === '#turn=3'")
     browser.evaluate("location.hash = '#turn=99999999'")
-    browser.evaluate("new Promise((done) => setTimeout(done, 0))")
-    assert browser.evaluate("page.at === page.moments.length - 1")
+    browser.until("page.at === page.moments.length - 1")
 
 
 def test_n_goes_to_the_next_thing_that_concerns_whom_one_follows(

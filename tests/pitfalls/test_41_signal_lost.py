@@ -17,6 +17,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 from kv.net.reactor import Reactor
 
@@ -53,13 +54,16 @@ class TestSignalLost(Pitfall):
             for _ in range(1000):
                 os.kill(os.getpid(), signal.SIGUSR1)
             os.kill(os.getpid(), signal.SIGTERM)
+            stop_after(3)
+
+        def stop_after(turns: int) -> None:
+            reactor.call_soon(partial(stop_after, turns - 1) if turns else reactor.stop)
 
         came: list[int] = []
         with closing(Reactor()) as reactor:
             for number in (signal.SIGUSR1, signal.SIGTERM):
                 reactor.on_signal(number, lambda number=number: came.append(number))
             reactor.call_soon(busy)
-            reactor.call_later(0.01, reactor.stop)
             reactor.run()
         asked = came.count(signal.SIGUSR1)
         if signal.SIGTERM not in came:

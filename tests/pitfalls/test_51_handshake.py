@@ -68,6 +68,7 @@ class TestAnnounced(Pitfall):
 
     shown = "m"
     alone = True
+    patience = 60.0  # it only measures
     usually = "each of them costs 100 KiB and more"
     wrong = without(" recv 9 of", " tls handshake -> over")
     handled = ClearRecords.cut
