@@ -12,7 +12,7 @@ SHORT = 2.0
 
 def patience(times: float = 1) -> float:
     """Seconds until a wait gives up, or `times` as many, for what takes longer than most."""
-    return times * float(os.environ.get("PATIENCE", "10"))
+    return times * float(os.environ.get("PATIENCE", "20"))
 
 
 def lose_patience() -> None:
