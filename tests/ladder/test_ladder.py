@@ -42,9 +42,10 @@ def test_a_step_and_a_peer_end_as_the_grid_says(
     grid: dict[tuple[int, str], Cell], step: Step, peer: Peer
 ) -> None:
     cell, word = grid[step.number, peer.name], expected(step)[peer.name]
-    if cell.word != word:  # on a busy machine a mistake may need another chance to show: alone
-        with descriptors():
-            cell = tried(step.program[0], peer, word)
+    for _ in range(1 if word == "ok" else 4):  # a mistake may need more chances to show: alone
+        if cell.word != word:
+            with descriptors():
+                cell = tried(step.program[0], peer, word)
     assert cell.word == word, cell.told
 
 
