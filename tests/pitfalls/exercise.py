@@ -45,8 +45,8 @@ def named(code: Any) -> bool:
 # --- the file to begin with ------------------------------------------------------------------
 
 
-def start(entry: Entry) -> str:
-    """The file to begin with."""
+def start(entry: Entry, path: Path) -> str:
+    """The file to begin with, which will be at `path`."""
     module = inspect.getmodule(entry.ways[0])
     assert module is not None
     tree = ast.parse(inspect.getsource(module))
@@ -56,7 +56,7 @@ def start(entry: Entry) -> str:
         comment(entry.situation),
         "#",
         "# Below is the usual code. Change it so that it holds. Then:",
-        f"#     make pitfalls N={entry.number} TRY=this file",
+        f"#     make pitfalls N={entry.number} TRY={path}",
     ]
     parts = ["\n".join(head)]
     tasks = [task for way in ways(entry) for task in usual(way, tree)]
@@ -167,7 +167,7 @@ def write(entry: Entry, path: Path) -> int:
         return 1
     try:
         with open(path, "x") as file:
-            file.write(start(entry))
+            file.write(start(entry, path))
     except OSError as error:
         print(f"{path}: {error.strerror}", file=sys.stderr)
         return 1

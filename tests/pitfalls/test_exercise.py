@@ -39,7 +39,7 @@ def test_the_file_to_begin_with_has_what_is_usually_written(
 ) -> None:
     """The gallery runs the same code; the soak runs this."""
     file = tmp_path / "mine.py"
-    file.write_text(start(ENTRIES[way]))
+    file.write_text(start(ENTRIES[way], file))
     module = load(file)
     for name, own in wanted(way).items():
         mine, usual = getattr(module, own), way.naive[name]
@@ -72,7 +72,7 @@ def test_the_file_to_begin_with_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     for way, entry in ENTRIES.items():
         if entry.number in (6, 22, 36) or way.alone:
-            file.write_text(start(entry))
+            file.write_text(start(entry, file))
             assert refused(way, file).startswith("False ")
 
 
@@ -149,6 +149,7 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert f"make pitfalls N=6 TRY={file}" in done.stdout
     written = file.read_text()
+    assert f"#     make pitfalls N=6 TRY={file}\n" in written
     done = make_pitfalls("6", f"--start={file}")
     assert (done.returncode, done.stderr) == (1, f"{file}: File exists\n")
     assert file.read_text() == written
