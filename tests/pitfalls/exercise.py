@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from .gallery import Entry
-from .pitfall import Failure, Pitfall, mistakes
+from .pitfall import ATTEMPT, Failure, Pitfall, mistakes
 
 #: Seconds after which an attempt counts as hanging.
 PATIENCE = 3.0
@@ -122,7 +122,7 @@ def defined(body: list[ast.stmt]) -> Iterator[str]:
 
 def load(path: Path) -> Any:
     """The learner's file, as a module. Raises whatever it raises."""
-    spec = importlib.util.spec_from_file_location("attempt", path)
+    spec = importlib.util.spec_from_file_location(ATTEMPT, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file: its name has to end in .py")
     module = importlib.util.module_from_spec(spec)

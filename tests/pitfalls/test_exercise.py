@@ -3,6 +3,7 @@
 import builtins
 import dis
 import inspect
+import re
 import subprocess
 import textwrap
 from pathlib import Path
@@ -131,6 +132,14 @@ def test_an_attempt_that_raises_is_told_where(tmp_path: Path) -> None:
     told = " ".join(done.stdout.split())
     assert "=> does not hold: " in told
     assert "has no attribute 'nothing' (line 2 of the file: self.nothing.such())" in told
+
+
+def test_an_attempt_that_hangs_is_told_where(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"def {OWN}(self):\n    while True:\n        pass\n")
+    (way,) = ways(next(entry for entry in gallery() if entry.number == 6))
+    told = attempt(way, load(file), 0.5)[1]
+    assert re.fullmatch(rf"hangs in {OWN} \(line [23] of the file\): interrupted .*", told), told
 
 
 def test_a_file_that_lacks_the_function_or_is_no_python_is_told_so(tmp_path: Path) -> None:
