@@ -178,6 +178,11 @@ def test_every_pitfall_is_in_one_group() -> None:
     assert sorted(members) == [entry.number for entry in gallery()]
 
 
+def test_every_pitfall_is_found_by_what_one_sees() -> None:
+    index = TEXTS[ROOT / "tests/pitfalls/README.md"].partition("## By subject")[0]
+    assert not [entry.number for entry in gallery() if f"[{entry.number}](" not in index]
+
+
 def test_every_pitfall_that_a_comment_names_is_in_the_gallery_once() -> None:
     numbers = [entry.number for entry in gallery()]
     assert numbers == sorted(set(numbers))

@@ -6,6 +6,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.program import run
 
@@ -110,6 +111,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     if options.name:
+        if not Path(options.name).is_file():
+            parser.error(f"there is no file {options.name}")
         return try_out(options.name)
     return told(options.step) if options.step else whole()
 

@@ -137,7 +137,7 @@ class Server:
         lines = self.said().strip().splitlines()
         code = [lines[i + 1] for i, line in enumerate(lines) if line.startswith("  File")]
         if not code:
-            return "it says nothing"
+            return lines[-1] if lines else "it says nothing"
         return f"{lines[-1]}, in {code[-1].strip()}" if code[-1] != lines[-1] else lines[-1]
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from selectors import EVENT_READ as READ
 from selectors import EVENT_WRITE as WRITE
 
 LINE = 1024  # octets of the longest line, LF included
-UNSENT = 64 * 1024  # octets of replies; above this, a client is not served
+UNSENT = 256 * 1024  # octets of replies; above this, a client is not served
 QUANTUM = 64  # lines of one client in a turn
 #: Clients at a time. Eight descriptors are for the rest of the program.
 CLIENTS = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 8, 10_000)

@@ -120,3 +120,11 @@ def test_a_program_of_ones_own_is_tried_by_all(tmp_path: Path) -> None:
     done = starts.run("-m", "ladder", f"--try={path}")
     assert (done.returncode, done.stderr) == (1, "")
     assert "refused" in done.stdout
+
+
+def test_a_program_that_is_not_there_or_does_not_start_is_told(tmp_path: Path) -> None:
+    done = starts.run("-m", "ladder", f"--try={tmp_path}/none.py")
+    assert done.returncode == 2 and f"there is no file {tmp_path}/none.py" in done.stderr
+    path = tmp_path / "mine.py"
+    path.write_text("raise SystemExit('which port?')")
+    assert tried(str(path), TROUPE[0]).told == "does not start: which port?"

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from .gallery import Entry
-from .pitfall import Failure, Pitfall, mistakes
+from .pitfall import ATTEMPT, Failure, Pitfall, mistakes
 
 #: Seconds after which an attempt counts as hanging.
 PATIENCE = 3.0
@@ -45,8 +45,8 @@ def named(code: Any) -> bool:
 # --- the file to begin with ------------------------------------------------------------------
 
 
-def start(entry: Entry) -> str:
-    """The file to begin with."""
+def start(entry: Entry, path: Path) -> str:
+    """The file to begin with, which will be at `path`."""
     module = inspect.getmodule(entry.ways[0])
     assert module is not None
     tree = ast.parse(inspect.getsource(module))
@@ -56,7 +56,7 @@ def start(entry: Entry) -> str:
         comment(entry.situation),
         "#",
         "# Below is the usual code. Change it so that it holds. Then:",
-        f"#     make pitfalls N={entry.number} TRY=this file",
+        f"#     make pitfalls N={entry.number} TRY={path}",
     ]
     parts = ["\n".join(head)]
     tasks = [task for way in ways(entry) for task in usual(way, tree)]
@@ -122,7 +122,7 @@ def defined(body: list[ast.stmt]) -> Iterator[str]:
 
 def load(path: Path) -> Any:
     """The learner's file, as a module. Raises whatever it raises."""
-    spec = importlib.util.spec_from_file_location("attempt", path)
+    spec = importlib.util.spec_from_file_location(ATTEMPT, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file: its name has to end in .py")
     module = importlib.util.module_from_spec(spec)
@@ -167,7 +167,7 @@ def write(entry: Entry, path: Path) -> int:
         return 1
     try:
         with open(path, "x") as file:
-            file.write(start(entry))
+            file.write(start(entry, path))
     except OSError as error:
         print(f"{path}: {error.strerror}", file=sys.stderr)
         return 1

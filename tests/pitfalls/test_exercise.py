@@ -3,6 +3,7 @@
 import builtins
 import dis
 import inspect
+import re
 import subprocess
 import textwrap
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_the_file_to_begin_with_has_what_is_usually_written(
 ) -> None:
     """The gallery runs the same code; the soak runs this."""
     file = tmp_path / "mine.py"
-    file.write_text(start(ENTRIES[way]))
+    file.write_text(start(ENTRIES[way], file))
     module = load(file)
     for name, own in wanted(way).items():
         mine, usual = getattr(module, own), way.naive[name]
@@ -72,7 +73,7 @@ def test_the_file_to_begin_with_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     for way, entry in ENTRIES.items():
         if entry.number in (6, 22, 36) or way.alone:
-            file.write_text(start(entry))
+            file.write_text(start(entry, file))
             assert refused(way, file).startswith("False ")
 
 
@@ -133,6 +134,14 @@ def test_an_attempt_that_raises_is_told_where(tmp_path: Path) -> None:
     assert "has no attribute 'nothing' (line 2 of the file: self.nothing.such())" in told
 
 
+def test_an_attempt_that_hangs_is_told_where(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"def {OWN}(self):\n    while True:\n        pass\n")
+    (way,) = ways(next(entry for entry in gallery() if entry.number == 6))
+    told = attempt(way, load(file), 0.5)[1]
+    assert re.fullmatch(rf"hangs in {OWN} \(line [23] of the file\): interrupted .*", told), told
+
+
 def test_a_file_that_lacks_the_function_or_is_no_python_is_told_so(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("")
@@ -149,6 +158,7 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert f"make pitfalls N=6 TRY={file}" in done.stdout
     written = file.read_text()
+    assert f"#     make pitfalls N=6 TRY={file}\n" in written
     done = make_pitfalls("6", f"--start={file}")
     assert (done.returncode, done.stderr) == (1, f"{file}: File exists\n")
     assert file.read_text() == written
