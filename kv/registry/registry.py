@@ -167,7 +167,7 @@ class Registry:
                 self._say(logging.INFO, f"answers; tokens of this server begin with {self._token}")
                 self._tell(news)
                 work += len(news) * TELLING
-            if work >= budget or self._stream is None:
+            if work >= budget:
                 break
         self._reactor.call_soon(self._flush)
         return work

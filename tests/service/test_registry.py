@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from certificates import CA, SERVER
@@ -373,7 +375,9 @@ def test_whoever_is_no_registry_gives_no_ids(
     with FakeRegistry() as registry, house(registry=registry) as h:
         registry.script = says
         guest = knock(h, "alice")
-        h.wait(6)
+        h.wait(3)
+        knock(h, "bob")  # the oldest question counts, not the last
+        h.wait(3)
         assert guest.texts() == ["CONNECT: ERROR"]
         assert told in caplog.text
         registry.script = None
@@ -382,19 +386,60 @@ def test_whoever_is_no_registry_gives_no_ids(
         assert guest.texts() == ["CONNECT: OK"]
 
 
-def test_it_is_tried_again_at_growing_intervals(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("longest", "last"), [(2.0, 2.0), (100.0, 5.0)])
+def test_it_is_tried_again_at_growing_intervals(
+    longest: float, last: float, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kv.registry.registry.LONGEST", longest)
     with FakeRegistry() as registry, house(registry=registry) as h:
-        registry.script = b"-NO\r\n"
-        tried = []
-        for _ in range(400):
-            before = registry.accepted
-            h.wait(0.05)
-            tried.append(registry.accepted - before)
-        times = [0.05 * number for number, more in enumerate(tried) if more]
-        pauses = [b - a for a, b in itertools.pairwise(times)]
-        assert sum(tried) < 20
-        assert pauses[0] < 0.3 and pauses[-1] > 1.9
-        assert caplog.text.count("it says 'NO'") == 1  # said once
+        for _ in range(2):  # the second time, it has answered before
+            registry.script = b"-NO\r\n"
+            tried = []
+            for _ in range(500):
+                before = registry.accepted
+                h.wait(0.05)
+                tried.append(registry.accepted - before)
+            times = [0.05 * number for number, more in enumerate(tried) if more]
+            pauses = [b - a for a, b in itertools.pairwise(times)]
+            assert sum(tried) < 20
+            assert pauses[0] < 0.2 and last - 0.15 < pauses[-1] < last + 0.15
+            registry.script = None
+            h.wait(6)
+        assert caplog.text.count("it says 'NO'") == 2  # said once each time
+
+
+def test_who_asks_while_it_is_being_connected_waits_and_is_refused_in_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts = []
+
+    def attempt(*how: Any) -> mock.Mock:
+        attempts.append(how)
+        return mock.Mock()
+
+    monkeypatch.setattr("kv.registry.registry.Connector", attempt)
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        early, late = Told(), Told()
+        h.server.registry.claim("early", early)
+        h.settle()
+        assert early.news == []
+        attempts[0][-1](ConnectionRefusedError("connection refused"))
+        assert early.news == ["refused: the registry is gone"]
+        h.server.registry.claim("late", late)
+        assert late.news == []  # whoever asks is told in a later turn
+        h.settle()
+        assert late.news == ["refused: the registry is gone"] and len(attempts) == 1
+
+
+def test_an_id_is_held_until_its_lease_is_over_and_not_then() -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        claim = h.server.registry.claim("alice", Told())
+        h.settle()
+        registry.clock.now = claim.until - 0.01
+        assert h.server.registry.holds(claim)
+        registry.clock.now = claim.until
+        assert not h.server.registry.holds(claim)
 
 
 def test_claims_are_renewed_as_long_as_they_are_needed() -> None:
@@ -423,7 +468,48 @@ def test_requests_without_an_answer_are_bounded_in_number(
         registry.answers = True
         h.settle()
         assert [guest.texts() for guest in guests] == [["CONNECT: OK"]] * 9
-        assert len(registry.holder) == 9
+        # The first to ask is the first to have its id.
+        assert list(registry.holder) == [f"client {number}" for number in range(9)]
+
+
+def test_what_follows_from_many_answers_is_told_a_few_in_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kv.registry.registry.TELLING", 500)  # a share of a turn is 1,000
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        registry.answers = False
+        owners = [Told() for _ in range(7)]
+        for number, owner in enumerate(owners):
+            h.server.registry.claim(f"client {number}", owner)
+            h.settle()
+        registry.answers = True
+        registry.read()
+        told = []
+        for _ in range(30):
+            h.reactor.turn()
+            told.append(sum(len(owner.news) for owner in owners))
+        assert told[-1] == 7
+        assert max(b - a for a, b in itertools.pairwise(told)) == 2
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_farewell_takes_as_long_as_an_answer_or_a_second(answers: bool) -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        h.settle()
+        live = h.reactor.timers.live - 1  # without the look at the time
+        claim = h.server.registry.claim("alice", Told())
+        h.settle()
+        registry.answers = answers
+        h.server.registry.give_back(claim)
+        done = []
+        h.server.registry.finish(lambda: done.append(h.clock()))
+        h.server.registry.finish(lambda: done.append(0.0))
+        h.wait(0.9)
+        assert bool(done) == answers
+        h.wait(0.1)
+        assert len(done) == 1 and done != [0.0]
+        assert h.reactor.timers.live == live
 
 
 def test_lapsed_sessions_end_a_few_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
