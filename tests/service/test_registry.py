@@ -165,6 +165,19 @@ def test_what_nobody_has_asked_for_yet_need_not_be_given_back() -> None:
     assert claims.idle
 
 
+def test_a_grant_that_comes_when_the_lease_has_run_out_is_none() -> None:
+    clock, owner = Clock(), Told()
+    claims = Claims("me", 15.0, clock)
+    claims.claim("alice", owner)
+    assert len(list(claims.requests())) == 2
+    clock.now += 15
+    for line in (b"+\r", b"+1\r"):
+        for tell in claims.answered(line):
+            tell()
+    assert owner.news == ["refused: the registry answered too late"]
+    assert any(Act.RELEASE.value.encode() in said for said in claims.requests())
+
+
 def test_whoever_waits_is_told_once_however_much_was_asked_about_it() -> None:
     clock, owner = Clock(), Told()
     claims = Claims("me", 15.0, clock)

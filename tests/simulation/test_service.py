@@ -172,7 +172,7 @@ MISTAKES = {
     trust_a_registry_that_has_lost_its_data: 250,
     use_a_clock_that_sleeps_with_the_machine: 276,
     leave_it_to_the_timer: 104,
-    believe_an_answer_that_comes_too_late: 228,
+    believe_an_answer_that_comes_too_late: 3468,  # answers are seldom so late (test_registry.py)
     let_the_client_go_on_meanwhile: 0,
     give_up_after_the_first_loss: 0,
     keep_the_id_of_a_lost_connection: 2,
