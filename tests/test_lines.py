@@ -99,8 +99,14 @@ def test_clearing_forgets_what_was_not_taken() -> None:
     lines = Lines(SIZE)
     lines.feed(b"a\n" * 100 + b"b")
     taken(lines, 10)
+    handed_over = lines.next()
     lines.clear()
-    assert lines.taken == 10 and not lines.waiting and lines.octets == (0, 0)
+    assert (
+        list(handed_over) == []
+        and lines.taken == 10
+        and not lines.waiting
+        and lines.octets == (0, 0)
+    )
     lines.feed(b"c\n")
     assert taken(lines) == [b"c"]
 

@@ -20,7 +20,8 @@ from pitfalls.pitfall import Pitfall
 
 from kv.net.reactor import Reactor
 from kv.watch.events import Event, Writer, read
-from kv.watch.replay import Lane, page, sources
+from kv.watch.loop import LoopTaps
+from kv.watch.replay import Lane, packed, page, sources
 from kv.watch.trace import Trace
 
 HERE = Path(__file__).resolve().parents[1] / "kv" / "watch"
@@ -415,6 +416,41 @@ def test_a_trace_cannot_make_a_page_of_other_files() -> None:
     ((name, (first, text)),) = sources({f"kv/net/reactor.py:{line} Reactor.turn"}).items()
     assert name == "kv/net/reactor.py Reactor.turn"
     assert first == line - 3 and text.lstrip().startswith(("def ", '"""'))
+
+
+def test_a_place_is_shown_with_the_innermost_function_around_it() -> None:
+    path, (around, start) = "kv/watch/loop.py", inspect.getsourcelines(LoopTaps._in_part)
+    inner = next(i for i, line in enumerate(around) if "def called" in line)
+    last = max(i for i, line in enumerate(around) if "_trace.settle()" in line)
+    called = start + inner, "".join(around[inner : last + 1]).rstrip("\n")
+    whole = start, "".join(around).rstrip("\n")
+    wanted = {0: whole, inner - 1: whole, inner: called, last: called, last + 1: whole}
+    for line, source in wanted.items():
+        assert sources({f"{path}:{start + line} x"}) == {f"{path} x": source}
+    assert sources({f"{path}:1 x", f"{path}:{start + len(around)} x"}) == {}
+
+
+def test_a_lane_says_each_word_once_and_each_time_as_a_difference() -> None:
+    events = [
+        Event("loop", "sleep", "", 10.04, 9.96, "at", {"turn": 1}),
+        Event("#1", "recv", "words", 12.14, None, "at", {}),
+        Event("#1", "sleep", "words", 14.16, 0.0, "there", {"line": 0}),
+    ]
+    assert packed(Lane(events, "title", "says", 2, "because")) == {
+        "tracks": ["loop", "#1"],
+        "verbs": ["sleep", "recv"],
+        "texts": ["", "words"],
+        "places": ["at", "there"],
+        "wrong": 2,
+        "because": "because",
+        "title": "title",
+        "says": "says",
+        "steps": [
+            [10.0, 10.0, 0, 0, 0, 0, {"turn": 1}],
+            [2.1, None, 1, 1, 1, 0, 0],
+            [2.1, 0.0, 1, 0, 1, 1, {"line": 0}],
+        ],
+    }
 
 
 def test_the_pages_own_parts_can_be_read_in_one_sitting() -> None:

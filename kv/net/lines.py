@@ -95,8 +95,9 @@ class Lines:
         return self._cut - length_hint(self._lines)
 
     def clear(self) -> None:
-        """Forgets every octet that was not taken."""
+        """Forgets every octet that was not taken. The iterator that `next` gave ends."""
         self._cut = self.taken
-        self._lines = iter(())
+        for _ in self._lines:  # whoever has closed while taking lines gets no more of them
+            pass
         self.rest = self._partial = b""
         self.too_long = False

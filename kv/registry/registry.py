@@ -197,7 +197,8 @@ class Registry:
     def _flush(self) -> None:
         """Says what there is to say. The first of these calls in a turn does, for all."""
         if self._stream is not None:
-            self._stream.write(b"".join(self._claims.requests()))
+            if octets := b"".join(self._claims.requests()):
+                self._stream.write(octets)
         elif self._gone:
             self._tell(self._claims.lost("the registry is gone"))
         if self._done is not None and self._claims.idle:

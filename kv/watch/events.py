@@ -113,11 +113,9 @@ class Writer:
     def close(self) -> None:
         """Ends the array and closes the file."""
         end = "\n]\n" if self._tracks else "[\n]\n"
-        file = self._file
         self._try(lambda file: file.write(end))
         self._try(lambda file: file.close())
-        if file is not None and not file.closed:
-            self._file = None
+        self._file = None
 
     def _put(self, line: dict[str, object]) -> None:
         text = self._between + json.dumps(line)

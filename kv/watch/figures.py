@@ -29,11 +29,15 @@ class Look:
     """An open connection, and the objects that its figures come from."""
 
     def __init__(
-        self, stream: Stream, limits: Limits, kernel: Callable[[], Figures] = dict
+        self,
+        stream: Stream,
+        registration: Registration,
+        limits: Limits,
+        kernel: Callable[[], Figures],
     ) -> None:
         self.stream = stream
         self.talk: ServerConversation | None = None
-        self.registration: Registration | None = None
+        self._registration = registration
         self._kernel = kernel
         self._limits: dict[str, float] = {
             "line": limits.line_size,
@@ -56,9 +60,8 @@ class Look:
             "handled": stream.lines,
             "limits": limits,
         }
-        if self.registration is not None:
-            interest = self.registration.interest
-            now |= {"interest": INTEREST[interest], "why": why(interest, now)}
+        interest = self._registration.interest
+        now |= {"interest": INTEREST[interest], "why": why(interest, now)}
         if self.talk is not None:
             now |= {"state": str(self.talk.state), "name": self.talk.client_id}
         return now | kernel

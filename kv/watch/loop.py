@@ -12,6 +12,7 @@ from kv.net.reactor import Reactor, Registration
 from kv.net.stream import Stream
 from kv.net.timers import Timer
 from kv.net.turns import Turns
+from kv.protocol.recent import Recent
 from kv.watch.events import Figures
 from kv.watch.figures import INTEREST, duration, named, why
 
@@ -43,6 +44,7 @@ class LoopTaps:
         self._queue: list[str] = []  # the connections that wait for their turn
         self.names: dict[object, str] = {}  # of sockets, streams and registrations: #1, #2, …
         self.registrations: dict[str, Registration] = {}
+        self.known: dict[str, Recent[bytes, str]] = {}  # the messages that lines of whom were
         self.connections = 0  # how many there have been
         self.who = "loop"  # the connection that the thread works for now
 
@@ -69,6 +71,13 @@ class LoopTaps:
         """The name of the connection that a socket, stream, registration or owner belongs to."""
         stream = getattr(thing, "stream", None) or getattr(thing, "_stream", None)
         return self.names.get(thing) or self.names.get(stream, "")
+
+    def forget(self, who: str) -> None:
+        """The connection is gone: a trace may be on for long, and many may come."""
+        for thing in [thing for thing, name in self.names.items() if name == who]:
+            del self.names[thing]
+        self.registrations.pop(who, None)
+        self.known.pop(who, None)
 
     def _select(self, call: Any, selector: Any, timeout: float | None = None) -> object:
         """A turn has ended, and the next one begins with a sleep."""

@@ -56,14 +56,14 @@ def page(title: str, lanes: list[Lane], note: str = "", source: str = "") -> str
         "source": source,
         "sources": sources({event.place for lane in lanes for event in lane.events}),
     }
-    # In a script element, `</` could end the element, and `<!--` could change how it ends.
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    # In a script element, `</` could end the element, and `<!--` could change how it ends. The JSON
+    # is ASCII: a trace may have half a character in it (a lone surrogate), which no file can hold.
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     parts = {"style": "replay.css", "script": "replay.js"}
     html = (HERE / "replay.html").read_text(encoding="utf-8")
     for name, file in parts.items():
         html = html.replace(f"<!-- {name} -->", (HERE / file).read_text(encoding="utf-8"))
-    # A trace may have half a character in it (a lone surrogate), which no file can hold.
-    return html.replace("<!-- data -->", text.encode(errors="replace").decode())
+    return html.replace("<!-- data -->", text)
 
 
 def packed(lane: Lane) -> dict[str, object]:

@@ -12,6 +12,7 @@ from kv.net.tls import Tls
 from kv.protocol.cipher import PrivateKey, PublicKey
 from kv.protocol.conversation import ClientConversation, ServerConversation
 from kv.protocol.messages import Command, Message, Reply, shortened
+from kv.protocol.recent import Recent
 from kv.watch.loop import LoopTaps, Tap
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ class Talks:
         self._trace = trace
         self._loop = loop
         self._message = ""  # what is worked on
-        self._known: dict[tuple[str, bytes], str] = {}  # the messages that lines were
 
     def all(self) -> Iterator[tuple[type, str, Tap]]:
         """Each method, and the tap for it."""
@@ -38,6 +38,7 @@ class Talks:
             (ServerConversation, "answer", self._answer),
             (ServerConversation, "_execute", self._execute),
             (ClientConversation, "lines", self._command),
+            (ClientConversation, "read", self._read),
             (ClientConversation, "receive", self._reply),
             (Input, "take", self._take),
             (Output, "write", self._write),
@@ -108,15 +109,13 @@ class Talks:
     def _handled(self, taken: Any) -> None:
         if taken:
             line, start = taken.pop()
-            text = (
-                self._message
-                or f"{self._known.get((self._loop.who, line), 'a line')}, which was ready"
-            )
-            self._known[self._loop.who, line], self._message = (
-                text.removesuffix(", which was ready"),
-                "",
-            )
-            self._trace.tell(self._loop.who, "message", text, start)
+            known = self._loop.known.setdefault(self._loop.who, Recent())
+            said, self._message = self._message, ""
+            if said:
+                known.keep(line, said)
+            else:
+                said = f"{known.get(line, 'a line')}, which was ready"
+            self._trace.tell(self._loop.who, "message", said, start)
 
     def _command(self, call: Any, talk: ClientConversation, command: Command) -> list[bytes]:
         self._loop.who = self._loop.latest  # a client has one; a command may come from its input
@@ -124,10 +123,16 @@ class Talks:
         with self._trace.timed(self._loop.who, "command", texts):
             return list(call(talk, command))  # it is lazy, and the sealing belongs here
 
+    def _read(self, call: Any, talk: ClientConversation, line: bytes) -> str | None:
+        read: str | None = call(talk, line)
+        if read is None:
+            self._trace.tell(self._loop.who, "reply", "the server's key line")
+        return read
+
     def _reply(
         self, call: Any, talk: ClientConversation, line: bytes
     ) -> tuple[Command, str] | None:
-        with self._trace.timed(self._loop.who, "reply", "the server's key line") as text:
+        with self._trace.timed(self._loop.who, "reply", "") as text:
             answered: tuple[Command, str] | None = call(talk, line)
             if answered is not None:
                 text.append(f"{shortened(answered[0].texts[0])} -> {shortened(answered[1])}")

@@ -89,7 +89,8 @@ class Taps:
         who, number = self._loop.name(sock), sock.fileno()
         self._trace.begin()
         call(sock)
-        if self._trace.looks.pop(who, None) is not None:
+        if who in self._trace.looks:
+            self._trace.forget(who)
             del self._loop.names[sock]
             self._trace.tell(who, "close", f"descriptor {number} is free again", **CLOSED)
 
@@ -119,16 +120,15 @@ class Taps:
         self._trace.begin()
         call(stream, reactor, sock, *rest)
         limits, kernel = rest[1], functools.partial(self._trace.kernel, sock)
-        look = self._trace.looks[who] = Look(stream, limits, kernel)
-        look.registration = self._loop.registrations[who]
+        registration = self._loop.registrations[who]
+        self._trace.looks[who] = Look(stream, registration, limits, kernel)
 
     def _gone(
         self, call: Any, owner: Any, error: Exception | None, *rest: Any, **ours: Any
     ) -> None:
         who = self._loop.name(owner)
         call(owner, error, *rest, **ours)
-        for thing in [thing for thing, name in self._loop.names.items() if name == who]:
-            del self._loop.names[thing]
+        self._loop.forget(who)
         self._trace.tell(
             who or "loop", "gone", f"with an error: {error}" if error else "without an error"
         )

@@ -136,8 +136,13 @@ class Trace:
             self.touched[last.track] = None
             self._put_with_changes(last, self._place())
         if who in self._seen and (last is None or last.track != who):
-            now = self.looks[who].figures() if who in self.looks else {}
+            now = self.looks[who].figures()
             self._put_sentences(Event(who, "", "", self.now(), None, self._place(), {}), now)
+
+    def forget(self, who: str) -> None:
+        """The socket of a connection is closed, so it has no figures any more."""
+        del self.looks[who]
+        self._seen.pop(who, None)
 
     def settle(self) -> None:
         """A callback is over: tells the changes that belong to no event."""
@@ -202,7 +207,7 @@ class Trace:
     def _put_sentences(self, event: Event, now: Figures) -> None:
         """Writes the changes that get a sentence of their own, as events."""
         before = self._seen.get(event.track)
-        for verb, text, figures in sentences(before, now) if before and now else ():
+        for verb, text, figures in sentences(before, now) if before else ():
             self._put(replace(event, verb=verb, text=text, now=figures))
             self._seen[event.track] = self._seen[event.track] | figures
 

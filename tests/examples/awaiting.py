@@ -9,9 +9,10 @@ import signal
 import sys
 import traceback
 
-from kv.net.listener import Listener, listen
+from kv.net.listener import listen
+from kv.net.owner import Limits
 from kv.net.reactor import Reactor
-from kv.net.turns import Turns
+from kv.net.serving import LineServer
 from kv.watch.trace import Trace
 from tests.examples.coroutines import Lines
 
@@ -19,17 +20,16 @@ PATIENCE = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
 TRACE = sys.argv[3:] == ["trace"]
 
 
-async def serve(client):
-    clients.add(client)
-    deadline = reactor.call_later(PATIENCE, client.stream.close)
-    while (line := await client.line()) is not None:
-        if TRACE:
-            show_stack()
-        client.stream.write(b"%d %s\n" % (next(numbers), line.upper()))
-        deadline.postpone(PATIENCE)
-    deadline.cancel()
-    client.stream.close()
-    clients.discard(client)
+class Client(Lines):
+    async def serve(self):
+        deadline = reactor.call_later(PATIENCE, self.stream.close)
+        while (line := await self.line()) is not None:
+            if TRACE:
+                show_stack()
+            self.stream.write(b"%d %s\n" % (next(numbers), line.upper()))
+            deadline.postpone(PATIENCE)
+        deadline.cancel()
+        self.stream.close()
 
 
 def show_stack():
@@ -39,19 +39,10 @@ def show_stack():
     print(*names[names.index("turn") :], sep=" > ", file=sys.stderr, flush=True)
 
 
-def finish():
-    for client in clients:
-        client.stream.finish()
-
-
 numbers = itertools.count(1)
 reactor = Reactor()
-turns = Turns(reactor)
-clients = set()
-(sock,) = listen("127.0.0.1", int(sys.argv[1]))
-listener = Listener(reactor, sock, lambda sock, _: Lines(reactor, sock, turns, serve))
-print("listening on port", listener.address[1], flush=True)
-reactor.on_signal(signal.SIGTERM, lambda: listener.finish(finish))
+server = LineServer(reactor, listen("127.0.0.1", int(sys.argv[1])), Client, Limits(line_size=1024))
+print("listening on port", server.port, flush=True)
+reactor.on_signal(signal.SIGTERM, lambda: server.finish(reactor.stop))
 with Trace(lines=True, file=None) if TRACE else contextlib.nullcontext():
-    while clients or listener.listening:
-        reactor.turn()
+    reactor.run()

@@ -2,32 +2,27 @@
 
 import sys
 
-from kv.net.listener import Listener, listen
-from kv.net.owner import Limits, Owner
+from kv.net.listener import listen
 from kv.net.reactor import Reactor
-from kv.net.stream import Stream
-from kv.net.turns import Turns
+from kv.net.serving import LineServer, Peer
 
 
-class Guest(Owner):
-    def __init__(self, sock, _address):
-        self.stream = Stream(reactor, sock, self, Limits(), turns)
-
-    def lines_received(self, lines, _budget):
+class Guest(Peer):
+    def line_received(self, line):
         if self in names:
-            tell(b"%s: %s\n" % (names[self], next(lines)))
+            tell(b"%s: %s\n" % (names[self], line))
         else:
-            names[self] = next(lines)
-            tell(b"* %s is here\n" % names[self])
+            names[self] = line
+            tell(b"* %s is here\n" % line)
         return len(names)  # the work is to write it to each
 
     def end_received(self):
-        self.closed(None, False)
+        self.left(None)
         self.stream.close()
 
     line_too_long = end_received
 
-    def closed(self, error, ours):
+    def left(self, error):
         if self in names:
             tell(b"* %s has left\n" % names.pop(self))
 
@@ -39,10 +34,8 @@ def tell(line):
             guest.stream.abort(None)
 
 
-reactor = Reactor()
-turns = Turns(reactor)
 names = {}
-(listening,) = listen("127.0.0.1", int(sys.argv[1]))
-listener = Listener(reactor, listening, Guest)
-print("listening on port", listener.address[1], flush=True)
+reactor = Reactor()
+server = LineServer(reactor, listen("127.0.0.1", int(sys.argv[1])), Guest)
+print("listening on port", server.port, flush=True)
 reactor.run()

@@ -3,8 +3,7 @@
 `Future` and `Task` are all that `await` needs. They know nothing of sockets. `Lines` uses them.
 """
 
-from kv.net.owner import Limits, Owner
-from kv.net.stream import Stream
+from kv.net.serving import Peer
 
 
 class Future:
@@ -38,14 +37,13 @@ class Task:
         future.callback = self.step  # the rest of the coroutine, kept for later
 
 
-class Lines(Owner):
-    """A connection whose lines a coroutine awaits. `serve` makes that coroutine."""
+class Lines(Peer):
+    """A connection whose lines a coroutine awaits: `serve`, which a subclass has."""
 
-    def __init__(self, reactor, sock, turns, serve):
-        self.stream = Stream(reactor, sock, self, Limits(line_size=1024), turns)
+    def connected(self):
         self._ended, self._next = False, Future()
         self.stream.wait()  # nothing is handed over until the coroutine awaits a line
-        Task(serve(self))
+        Task(self.serve())
 
     def line(self):
         """A future: the next line, or None when no more will come."""
@@ -56,17 +54,13 @@ class Lines(Owner):
             self.stream.go_on()
         return self._next
 
-    def lines_received(self, lines, budget):
+    def line_received(self, line):
         self.stream.wait()
-        self._next.set(next(lines))  # the coroutine goes on, here, up to its next `await`
-        return 1
-
-    def line_too_long(self):
-        self.stream.close()
+        self._next.set(line)  # the coroutine goes on, here, up to its next `await`
 
     def end_received(self, *_):
         self._ended = True
         if not self._next.done:
             self._next.set(None)
 
-    closed = end_received
+    left = end_received

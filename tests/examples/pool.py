@@ -9,55 +9,52 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from kv.net.listener import Listener, listen
-from kv.net.owner import Limits, Owner
+from kv.net.listener import listen
+from kv.net.owner import Limits
 from kv.net.reactor import Reactor
-from kv.net.stream import Stream
-from kv.net.turns import Turns
+from kv.net.serving import LineServer, Peer
+
+MOST = 10_000_000  # rounds; more would keep a thread of the pool for too long
 
 
 def slow(line):
     """Runs in a thread of the pool. It must touch nothing that belongs to the loop."""
-    rounds = max(1, int(line)) if line.isdigit() else 1
-    return hashlib.pbkdf2_hmac("sha256", b"kv", b"salt", rounds).hex().encode()
+    return hashlib.pbkdf2_hmac("sha256", b"kv", b"salt", min(int(line), MOST)).hex().encode()
 
 
-class Client(Owner):
-    def __init__(self, sock, _address):
-        self.stream = Stream(reactor, sock, self, Limits(line_size=20), turns)
-        self.gone = False
+class Client(Peer):
+    gone = False
 
-    def lines_received(self, lines, budget):
-        pool.submit(slow, next(lines)).add_done_callback(self.computed)
+    def line_received(self, line):
+        pool.submit(slow, line).add_done_callback(self.computed)
         self.stream.wait()  # the next line is handed over when this one has its reply
-        return 1
 
     def computed(self, future):
         """Still in that thread: `write` here would be a race, and `call_soon` wakes nobody."""
-        reactor.call_soon_threadsafe(lambda: self.answer(future.result()))
+        reactor.call_soon_threadsafe(lambda: self.answer(future))
 
-    def answer(self, reply):
+    def answer(self, future):
         """In the loop again. The client may have left in the meantime."""
-        if not self.gone:
-            self.stream.write(reply + b"\n")
+        if self.gone:
+            return
+        if error := future.exception():  # `result` would raise it, and it would end the loop
+            self.stream.abort(error)
+        else:
+            self.stream.write(future.result() + b"\n")
             self.stream.go_on()
 
     def line_too_long(self):
+        self.gone = True  # nothing can be written after `close`, and a reply may be under way
         self.stream.close()
 
-    def end_received(self):
-        self.stream.close()
-
-    def closed(self, error, ours):
+    def left(self, error):
         self.gone = True
 
 
 reactor = Reactor()
 reactor.wakeable()  # or nothing can wake it from another thread
-turns = Turns(reactor)
-(listening,) = listen("127.0.0.1", int(sys.argv[1]))
-listener = Listener(reactor, listening, Client)
-reactor.on_signal(signal.SIGTERM, reactor.stop)
-print("listening on port", listener.address[1], flush=True)
+server = LineServer(reactor, listen("127.0.0.1", int(sys.argv[1])), Client, Limits(line_size=20))
+reactor.on_signal(signal.SIGTERM, lambda: server.finish(reactor.stop))
+print("listening on port", server.port, flush=True)
 with ThreadPoolExecutor(4) as pool:
     reactor.run()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ladder.grid import descriptors, tried
+from ladder.grid import descriptors, lines_of_code, tried
 from ladder.server import ROOT, Client, Server
 from ladder.troupe import TROUPE, Peer
 from patience import patience
@@ -27,11 +27,24 @@ def of(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("server", [name], indirect=True)
 
 
-@pytest.mark.parametrize("path", [HERE / "echo.py", HERE / "chat.py"], ids=lambda path: path.stem)
-def test_an_example_is_under_fifty_lines_and_on_kv_net_alone(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") < 50
+COURSE = " ".join((ROOT / "kv/README.md").read_text().split())
+
+
+def length(name: str) -> int:
+    """The lines of code of an example, imports left out."""
+    return lines_of_code((HERE / f"{name}.py").read_text())
+
+
+@pytest.mark.parametrize("name", ["echo", "chat", "pool"])
+def test_an_example_is_on_kv_net_alone(name: str) -> None:
+    text = (HERE / f"{name}.py").read_text()
     assert "from kv." in text and text.count("from kv.") == text.count("from kv.net.")
+
+
+def test_the_course_says_how_short_the_examples_are() -> None:
+    assert f"is an echo server in {length('echo')} lines of code, and" in COURSE
+    assert f"a chat in {length('chat')}." in COURSE
+    assert length("echo") <= 10 and length("chat") <= 25
 
 
 def without_comments(text: str) -> list[str]:
@@ -128,6 +141,34 @@ def test_who_leaves_before_the_reply_harms_nobody(server: Server) -> None:
         assert client.lines(1) == half_closer.rest()[1:]
 
 
+@of("pool")
+@pytest.mark.parametrize("line", [b"300000\n" + b"x" * 40, b"no number\n", b"-1\n"])
+def test_neither_a_long_line_nor_a_failed_computation_ends_the_loop(
+    server: Server, line: bytes
+) -> None:
+    with server.client() as client, server.client() as other:
+        client.send(line)
+        assert client.rest() == []
+        other.send(b"300001\n")  # its reply comes after the other's would
+        assert len(other.lines(1)) == 1
+    server.signal(signal.SIGTERM)
+    assert server.status(patience(2)) == 0
+
+
+@pytest.mark.parametrize("name", ["echo", "pool"])
+def test_an_example_ends_gracefully(name: str) -> None:
+    with Server(f"-m tests.examples.{name}", word="ok") as server, server.client() as client:
+        client.send(b"1\n")
+        client.lines(1)
+        server.settle()
+        with server.stopped():
+            client.send(b"2\n3\n")
+            server.signal(signal.SIGTERM)
+        assert len(client.rest()) == 3
+        client.close()
+        assert server.status(patience(2)) == 0
+
+
 @pytest.mark.parametrize("peer", TROUPE, ids=lambda peer: peer.name)
 def test_the_ladders_server_with_coroutines_survives_everybody(peer: Peer) -> None:
     with descriptors():
@@ -136,11 +177,11 @@ def test_the_ladders_server_with_coroutines_survives_everybody(peer: Peer) -> No
 
 
 def test_what_await_needs_is_twenty_lines_and_an_awaited_line_as_many() -> None:
-    text = (HERE / "coroutines.py").read_text().partition("\n\n\n")[2]
-    needed, _, use = text.partition("class Lines")
-    for part, most in ((needed, 20), (use, 24)):
-        code = [line for line in part.splitlines() if line.strip() and '"""' not in line]
-        assert len(code) <= most
+    assert length("coroutines") <= 40
+    needed = lines_of_code((HERE / "coroutines.py").read_text().partition("class Lines")[0])
+    assert needed == length("coroutines") - needed == 20
+    assert "`Future` and `Task` have twenty lines" in COURSE
+    assert "connects them with a stream in twenty more" in COURSE
 
 
 def test_a_coroutine_goes_on_inside_the_call_that_brings_its_line() -> None:
@@ -151,5 +192,5 @@ def test_a_coroutine_goes_on_inside_the_call_that_brings_its_line() -> None:
         server.signal(signal.SIGTERM)
         assert server.status(patience(2)) == 0
         told = server.said()
-    assert "> _read > _hand_over > lines_received > set > step > serve" in told
+    assert "> _hand_over > lines_received > line_received > set > step > serve" in told
     assert "#1        recv     6 of 16384 octets" in told

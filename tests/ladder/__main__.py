@@ -63,7 +63,7 @@ def told(number: int) -> int:
     step = STEPS[number - 1]
     code = step.path.read_text()
     path = step.path.relative_to(ROOT)
-    print(f"Step {number}. {step.sentences}\n\n{path}:\n\n{code}")
+    print(*textwrap.wrap(f"Step {number}. {step.sentences}", 100), f"\n{path}:\n\n{code}", sep="\n")
     before: dict[str, str] = {}
     if number > 1:
         last = STEPS[number - 2]

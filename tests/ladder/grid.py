@@ -1,8 +1,10 @@
 """The grid: every step against every peer, and what has to come out."""
 
+import ast
 import contextlib
-import re
+import io
 import resource
+import tokenize
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -57,7 +59,7 @@ class Step:
     @property
     def name(self) -> str:
         """What it adds, in a word or two."""
-        return self.path.stem.split("_", 2)[2].replace("_", " ")
+        return self.path.stem.split("_", 2)[2].replace("kv_net", "kv.net").replace("_", " ")
 
     @property
     def module(self) -> str:
@@ -71,9 +73,8 @@ class Step:
 
     @property
     def length(self) -> int:
-        """Its lines of code. Imports, comments and blank lines are not counted."""
-        lines = self.path.read_text().partition('"""\n')[2].splitlines()
-        return sum(re.match(r"\s*($|#|(import|from) )", line) is None for line in lines)
+        """Its lines of code, imports left out."""
+        return lines_of_code(self.path.read_text())
 
     @property
     def sentences(self) -> str:
@@ -87,6 +88,29 @@ class Cell:
 
     word: str
     told: str
+
+
+#: Tokens that make no line of code.
+NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
+    *(tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER),
+}
+
+
+def lines_of_code(text: str, imports: bool = False) -> int:
+    """How many lines have code. Docstrings, comments and blank lines do not count."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    code = {
+        line
+        for token in tokens
+        if token.type not in NO_CODE
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    for node in ast.walk(ast.parse(text)):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if docstring or (not imports and isinstance(node, ast.Import | ast.ImportFrom)):
+            code -= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    return len(code)
 
 
 STEPS = [Step(int(path.stem.split("_")[1]), path) for path in sorted(HERE.glob("step_*.py"))]

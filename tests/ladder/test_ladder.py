@@ -8,7 +8,17 @@ import pytest
 import starts
 
 from . import picture
-from .grid import LEGEND, STEPS, Cell, Step, descriptors, expected, tried, tried_by_all
+from .grid import (
+    LEGEND,
+    STEPS,
+    Cell,
+    Step,
+    descriptors,
+    expected,
+    lines_of_code,
+    tried,
+    tried_by_all,
+)
 from .server import ROOT
 from .troupe import TROUPE, Peer
 
@@ -59,7 +69,19 @@ def test_a_step_opens_with_two_sentences_and_is_longer_than_the_last() -> None:
         assert len(re.findall(r"\.(?: |$)", step.sentences)) == 2, step.sentences
     lengths = [step.length for step in STEPS[:8]]
     assert lengths == sorted(lengths)
-    assert STEPS[0].length <= 10 and lengths[-1] <= 150 and STEPS[8].length < 30
+    assert STEPS[0].length <= 10 and lengths[-1] <= 150
+
+
+def test_the_last_step_has_25_lines_at_the_most_with_its_imports() -> None:
+    assert lines_of_code(STEPS[8].path.read_text(), imports=True) <= 25
+
+
+def test_what_counts_as_a_line_of_code() -> None:
+    text = '"""What\nit does."""\n\nimport a  # why\nfrom b import (\n    c,\n)\n\n# A comment.\n'
+    text += (
+        'class D:\n    """Some\n    words."""\n\n    e = """one\ntwo"""\n    f(\n        1\n    )\n'
+    )
+    assert lines_of_code(text) == 6 and lines_of_code(text, imports=True) == 10
 
 
 def test_the_course_says_how_long_the_steps_are() -> None:

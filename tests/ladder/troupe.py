@@ -121,13 +121,13 @@ def one_beside(server: Server) -> str:
 
 @peer("half-closer", 3)
 def half_closer(server: Server) -> str:
-    """The client sends 9,500 short lines, ends its side, and only then reads. It should get all
+    """The client sends 14,000 short lines, ends its side, and only then reads. It should get all
     replies. The kernel holds about half of them."""
     with server.client(small=True) as client:
-        client.send(b"a\n" * 9_500)
+        client.send(b"a\n" * 14_000)
         client.sock.shutdown(socket.SHUT_WR)
         client.settle()
-        return expect(client.rest(), [b"a"] * 9_500)
+        return expect(client.rest(), [b"a"] * 14_000)
 
 
 @peer("slow reader", 5, 6, 16)
