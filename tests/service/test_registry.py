@@ -19,7 +19,7 @@ from house import Clock, Guest, House, house
 from simulation.redis import Redis
 
 from kv.options import parser
-from kv.registry.claims import Claims
+from kv.registry.claims import TRUST, Claims
 from kv.registry.resp import Act, Place, command, request
 
 from .conftest import RealRegistry, grown, until, words
@@ -158,12 +158,19 @@ class Told:
         self.news.append("over")
 
 
+def tell(claims: Claims, *lines: bytes) -> None:
+    """What follows from these answers."""
+    for line in lines:
+        for each in claims.answered(line):
+            each()
+
+
 def test_what_nobody_has_asked_for_yet_need_not_be_given_back() -> None:
     claims = Claims("me", 15.0, lambda: 0.0)
     claims.give_back(claims.claim("alice", Told()))
     assert not any(b"alice" in asked for asked in claims.requests())
-    for tell in claims.lost("gone"):
-        tell()
+    for each in claims.lost("gone"):
+        each()
     assert claims.idle
 
 
@@ -172,10 +179,8 @@ def test_a_grant_that_comes_when_the_lease_has_run_out_is_none() -> None:
     claims = Claims("me", 15.0, clock)
     claims.claim("alice", owner)
     assert len(list(claims.requests())) == 2
-    clock.now += 15
-    for line in (b"+\r", b"+1\r"):
-        for tell in claims.answered(line):
-            tell()
+    clock.now += TRUST * 15
+    tell(claims, b"+\r", b"+1\r")
     assert owner.news == ["refused: the registry answered too late"]
     assert any(Act.RELEASE.value.encode() in said for said in claims.requests())
 
@@ -185,17 +190,74 @@ def test_whoever_waits_is_told_once_however_much_was_asked_about_it() -> None:
     claims = Claims("me", 15.0, clock)
     claim = claims.claim("alice", owner)
     assert len(list(claims.requests())) == 2  # the first is about no ids
-    for line in (b"+\r", b"+1\r"):
-        for tell in claims.answered(line):
-            tell()
+    tell(claims, b"+\r", b"+1\r")
     clock.now += 6
     assert len(list(claims.requests())) == 2  # it is renewed, and given back before the answer
     claims.give_back(claim, tell=True)
-    for tell in claims.lost("gone"):
-        tell()
+    for each in claims.lost("gone"):
+        each()
     assert owner.news == ["granted", "over"]
     said = list(claims.requests())
     assert len(said) == 2 and b"alice" in said[1] and Act.RELEASE.value.encode() in said[1]
+
+
+def test_nothing_is_said_about_a_claim_that_is_over() -> None:
+    owners = Told(), Told(), Told()
+    claims = Claims("me", 15.0, lambda: 0.0)
+    kept = [claims.claim(client_id, owner) for client_id, owner in zip("abc", owners, strict=True)]
+    assert len(list(claims.requests())) == 2
+    tell(claims, b"+\r", b"+101\r")
+    assert list(claims.requests()) == [] and claims.idle
+    claims.give_back(kept[0], tell=True)
+    assert len(list(claims.requests())) == 1
+    tell(claims, b"+1\r")
+    assert list(claims.requests()) == [] and claims.idle
+    claims.give_back(kept[2], tell=True)
+    for each in claims.lost("gone"):  # before it could be said
+        each()
+    assert [len(owner.news) for owner in owners] == [2, 1, 2]
+    assert owners[0].news == owners[2].news == ["granted", "over"]
+
+
+def test_whose_lease_runs_out_first_is_renewed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kv.registry.claims.BATCH", 1)
+    clock, first, second = Clock(), Told(), Told()
+    claims = Claims("me", 15.0, clock)
+    claims.claim("first", first)
+    assert len(list(claims.requests())) == 2
+    tell(claims, b"+\r", b"+1\r")
+    clock.now += 1
+    claim = claims.claim("second", second)
+    assert len(list(claims.requests())) == 1
+    tell(claims, b"+1\r")
+    clock.now += 5
+    assert len(list(claims.requests())) == 3
+    tell(claims, b"+\r", b"+1\r")  # about the first
+    assert claims.lost("gone") == []
+    said = list(claims.requests())
+    assert b"second" in said[1] and b"first" in said[2]
+    clock.now = claim.until
+    for each in claims.lapsed():
+        each()
+    assert first.news == ["granted"]
+    assert second.news == ["granted", "lost: the lease of its client id has run out"]
+
+
+def test_who_has_given_an_id_back_does_not_renew_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    claims = Claims("me", 15.0, clock)
+    claim = claims.claim("alice", Told())
+    assert len(list(claims.requests())) == 2
+    tell(claims, b"+\r", b"+1\r")
+    monkeypatch.setattr("kv.registry.claims.WINDOW", 1)
+    clock.now += 5
+    assert len(list(claims.requests())) == 1  # its renewal waits
+    claims.give_back(claim)
+    tell(claims, b"+\r")
+    (said,) = claims.requests()
+    assert Act.RELEASE.value.encode() in said
+    tell(claims, b"+1\r")
+    assert list(claims.requests()) == []
 
 
 # --- one service -------------------------------------------------------------------------------
