@@ -219,6 +219,19 @@ def test_nothing_is_said_about_a_claim_that_is_over() -> None:
     assert owners[0].news == owners[2].news == ["granted", "over"]
 
 
+def test_who_has_left_meanwhile_is_not_told_and_keeps_nothing() -> None:
+    owner = Told()
+    claims = Claims("me", 15.0, lambda: 0.0)
+    claim = claims.claim("alice", owner)
+    assert len(list(claims.requests())) == 2
+    claims.give_back(claim)
+    tell(claims, b"+\r", b"+1\r")
+    (said,) = claims.requests()
+    assert Act.RELEASE.value.encode() in said
+    tell(claims, b"+1\r")
+    assert owner.news == [] and list(claims.lapsed()) == [] and claims.idle
+
+
 def test_whose_lease_runs_out_first_is_renewed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kv.registry.claims.BATCH", 1)
     clock, first, second = Clock(), Told(), Told()
