@@ -11,6 +11,7 @@ from house import VALUE, Guest, House, house
 
 from kv.net import tcp
 from kv.net.owner import Limits
+from kv.net.stream import Stream
 from kv.net.tcp import KERNEL_BUFFER
 from kv.process import RESERVED, affordable
 from kv.protocol.conversation import ServerConversation
@@ -24,6 +25,17 @@ def test_a_handshake_has_ten_seconds() -> None:
     with house() as h:
         guest = h.guest()
         h.wait(9.99)
+        assert not guest.ended
+        h.wait(0.02)
+        assert guest.ended and h.server.drops == {"handshake": 1}
+
+
+def test_whoever_waits_for_its_turn_has_a_second_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stream, "queued", True)
+    with house() as h:
+        guest = h.guest()
+        h.wait(10)
+        h.wait(0.99)
         assert not guest.ended
         h.wait(0.02)
         assert guest.ended and h.server.drops == {"handshake": 1}
@@ -271,6 +283,16 @@ def test_who_has_no_answer_when_the_time_of_a_stop_is_over_is_counted() -> None:
         for _ in range(3):  # a message in each
             h.reactor.turn()
         assert not h.server.connections and h.server.cut_short == 1
+
+
+def test_a_large_session_is_freed_while_its_connection_lingers() -> None:
+    with house() as h:
+        guest = h.guest(reads=False)
+        guest.send_raw(guest.key.line).send("CONNECT alice")
+        for number in range(5000):  # many buckets
+            h.store.sessions["alice"].put(f"k{number}", "v")
+        guest.send("DISCONNECT")
+        assert h.server.connections and not h.store.sweep(0)
 
 
 def test_one_below_the_limit_everybody_gets_in() -> None:
