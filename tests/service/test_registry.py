@@ -165,6 +165,11 @@ def tell(claims: Claims, *lines: bytes) -> None:
             each()
 
 
+def test_a_request_says_how_many_ids_which_and_for_how_many_milliseconds() -> None:
+    asked = words(request(Act.CLAIM, ["a", "b c"], ["x", "y"], 1.5))
+    assert asked == ["EVAL", Act.CLAIM.value, "2", "kv:id:a", "kv:id:b c", "1500", "x", "y"]
+
+
 def test_what_nobody_has_asked_for_yet_need_not_be_given_back() -> None:
     claims = Claims("me", 15.0, lambda: 0.0)
     claims.give_back(claims.claim("alice", Told()))
@@ -608,17 +613,18 @@ def test_lapsed_sessions_end_a_few_in_a_turn(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("url", "greeting"),
+    ("url", "host", "port", "greeting"),
     [
-        ("redis://h", b""),
-        ("redis://h:1234/5", command("SELECT", "5")),
-        ("redis://:p%2Fw@h", command("AUTH", "p/w")),
-        ("rediss://u:p@[::1]:1/0", command("AUTH", "u", "p") + command("SELECT", "0")),
+        ("redis://h", "h", 6379, b""),
+        ("redis://h:1234/5", "h", 1234, command("SELECT", "5")),
+        ("redis://:p%2Fw@h", "h", 6379, command("AUTH", "p/w")),
+        ("redis://:@h", "h", 6379, command("AUTH", "")),
+        ("rediss://u:p@[::1]:1/0", "::1", 1, command("AUTH", "u", "p") + command("SELECT", "0")),
     ],
 )
-def test_a_url_says_where_and_how(url: str, greeting: bytes) -> None:
+def test_a_url_says_where_and_how(url: str, host: str, port: int, greeting: bytes) -> None:
     place = Place(url)
-    assert place.greeting == greeting
+    assert (place.host, place.port, place.greeting) == (host, port, greeting)
     assert place.tls == url.startswith("rediss")
 
 
@@ -630,6 +636,9 @@ def test_a_url_says_where_and_how(url: str, greeting: bytes) -> None:
         (["--registry", "@/nowhere/url"], "cannot read /nowhere/url: No such file"),
         (["--lease", "0.01"], "argument --lease: 0.01 is too short: use 0.1 or more"),
         (["--registry", "redis://h/x"], "'x' is not the number of a database"),
+        (["--registry", "redis:///1"], "argument --registry: use redis://"),
+        (["--registry", "redis://h?db=1"], "'?' is not the number of a database"),
+        (["--registry", "redis://h#1"], "'?' is not the number of a database"),
         (["--registry", "redis://h:99999"], "argument --registry: "),
         (["--proxy-protocol", "nobody"], "argument --proxy-protocol: 'nobody'"),
         (["--proxy-protocol", "10.0.0.1/8"], "argument --proxy-protocol: 10.0.0.1/8 has host bits"),
