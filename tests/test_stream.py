@@ -14,7 +14,8 @@ from kv.net.owner import DELIVERY, Limits, Stalled
 from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
 from kv.net.stream import Stream
-from kv.net.turns import Turns
+from kv.net.tcp import NO_SIGNAL
+from kv.net.turns import CROWD, Turns
 
 
 class Owner:
@@ -62,6 +63,11 @@ class Bench:
             self.selector.batches = [[self.selector.event(self.sock, events & wanted)]]
         self.reactor.call_soon(lambda: None)
         self.reactor.turn()
+
+    def spend(self) -> None:
+        """The work of the next turn is done before the stream's readiness is looked at."""
+        spent = [0]
+        self.reactor.each_turn(lambda: spent and setattr(self.turns, "left", spent.pop()))
 
     def receive(self, *pieces: bytes | Exception) -> None:
         """The kernel has these, one a `recv`, and says so once for each."""
@@ -219,14 +225,30 @@ def lines(count: int) -> bytes:
     return b" ".join([b"x"] * count)
 
 
-def test_who_was_ready_too_late_reads_in_its_turn_and_asks_for_no_readiness_before() -> None:
+@pytest.mark.parametrize(("others", "interest"), [(0, READ), (CROWD - 1, READ), (CROWD, 0)])
+def test_who_was_ready_too_late_reads_in_its_turn_and_keeps_its_interest_in_a_short_queue(
+    others: int, interest: int
+) -> None:
     bench = Bench()
-    spent = [True]
-    bench.reactor.each_turn(lambda: spent and setattr(bench.turns, "left", 0 * spent.pop()))
+    for _ in range(others):
+        bench.turns.wait(mock.Mock())
+    bench.spend()
+    bench.owner.lines_received = lambda lines, _: bench.stream.write(next(lines)) or 1  # type: ignore
     bench.receive(b"one\n")
-    assert bench.owner.told == [] and bench.interest == 0
+    assert not bench.sock.send.called and bench.interest == interest
     bench.turn()
-    assert bench.owner.told == [b"one"] and bench.interest == READ
+    bench.sock.send.assert_called_once_with(b"one", NO_SIGNAL)
+    assert bench.interest == READ
+
+
+def test_who_has_to_wait_for_its_turn_is_told_at_once_that_all_is_sent() -> None:
+    bench = Bench()
+    bench.sock.send.side_effect = [WOULD_BLOCK, 4]
+    bench.stream.write(b"one\n")
+    bench.turn()
+    bench.spend()
+    bench.turn(READ | WRITE)
+    assert bench.owner.told == ["drained"] and not bench.interest & WRITE
 
 
 @pytest.mark.parametrize(("call", "told"), [("finish", "end_received"), ("close", (None, False))])

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from kv.net import tcp
 from kv.net.directions import (
-    NO_HOLD,
+    OWNER,
+    PEER,
+    TURN,
     Deadline,
     Event,
-    Hold,
     Incoming,
     Outgoing,
     deadline,
@@ -67,7 +68,7 @@ class Lifecycle(ABC):
         self._patience: Patience | None = None
         self._running = False  # the stream itself is at work
         self._told = Told.NOTHING
-        self.holds = NO_HOLD
+        self.holds = 0  # of the numbers of `Hold`
         self.heard = reactor.woken  # when the stream last handed lines over
         self._registration = reactor.register(sock, self._ready)
         self._registration.set(READ)
@@ -108,9 +109,8 @@ class Lifecycle(ABC):
             self._await_turn()
 
     def _await_turn(self) -> None:
-        self.transport.changed = True
-        if Hold.TURN not in self.holds:
-            self.holds |= Hold.TURN
+        if not self.holds & TURN:
+            self.holds |= TURN
             self._turns.wait(self)
 
     def _settle(self) -> None:
@@ -139,7 +139,7 @@ class Lifecycle(ABC):
             self._told is Told.NOTHING
             and incoming not in READING
             and outgoing is not Outgoing.BROKEN
-            and Hold.OWNER not in self.holds  # it still has to answer the last line
+            and not self.holds & OWNER  # it still has to answer the last line
         ):
             self._told = Told.END
             self._owner.end_received()
@@ -160,11 +160,11 @@ class Lifecycle(ABC):
         self._turns.unsent += unsent - before
         self._backlog = unsent
         high = self._high_water()
-        if Hold.PEER in self.holds:
+        if self.holds & PEER:
             if unsent <= min(self._limits.low_water, high):
-                self.holds &= ~Hold.PEER
+                self.holds &= ~PEER
         elif unsent > high and (self.transport.incoming in READING or self._lines.waiting):
-            self.holds |= Hold.PEER
+            self.holds |= PEER
             self._owner.held_up()
         if before and not unsent and self.transport.outgoing is not Outgoing.BROKEN:
             self._owner.drained()
@@ -177,11 +177,11 @@ class Lifecycle(ABC):
         transport = self.transport
         incoming, unsent = transport.incoming, bool(transport.unsent)
         more = self._lines.waiting or incoming is Incoming.DRAINING
-        if more and self.holds is NO_HOLD:
+        if more and not self.holds:
             # No selector reports lines that wait in our own buffer (23). And to take them all now
             # would let one greedy peer starve the others (22).
             self._await_turn()
-        self._registration.set(interest(incoming, self.holds is not NO_HOLD, unsent))
+        self._registration.set(interest(incoming, bool(self.holds), unsent))
         due = deadline(incoming, transport.outgoing, unsent)
         if due is not (self._patience and self._patience.due):
             self._wait_for(due)
@@ -204,6 +204,7 @@ class Lifecycle(ABC):
         """
         patience, transport = self._patience, self.transport
         assert patience is not None
+        transport.changed = True  # the kernel may have delivered everything
         if patience.due is Deadline.DELIVERY and (error := tcp.failure(transport.sock)):
             # The stream asks for no readiness any more, so no event told of the reset.
             self.leave(error if transport.lacks else None)
@@ -222,7 +223,10 @@ class Lifecycle(ABC):
         self._running = True
         try:
             act()
-            self._settle()
+            if self.transport.unsent and not self.transport.full:
+                self.transport.send()
+            if self.transport.changed:
+                self._settle()
         except Exception as error:
             self._failed(error)
         self._running = False

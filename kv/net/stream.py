@@ -21,11 +21,11 @@ from itertools import islice
 from operator import length_hint
 
 from kv.net import tcp
-from kv.net.directions import NO_HOLD, Event, Hold, Incoming
+from kv.net.directions import OWNER, TURN, Event
 from kv.net.lifecycle import Lifecycle
 from kv.net.owner import Told
 from kv.net.reactor import READ, WRITE
-from kv.net.transport import DISCARDING
+from kv.net.transport import DISCARDING, READING
 
 #: Octets of TLS without plaintext that count as a microsecond of work. So a handshake counts as
 #: 500 µs (a signature with an elliptic curve takes 450), and a key update as 27 (it takes 36).
@@ -65,7 +65,7 @@ class Stream(Lifecycle):
     @property
     def queued(self) -> bool:
         """Whether the stream waits for its turn: lines may have come that nobody has seen."""
-        return Hold.TURN in self.holds
+        return bool(self.holds & TURN)
 
     def write(self, octets: bytes) -> None:
         """Sends whole lines, their LF included: in this turn, or as soon as possible.
@@ -107,12 +107,12 @@ class Stream(Lifecycle):
 
     def wait(self) -> None:
         """Holds further lines back until `go_on`: the owner waits for an answer from elsewhere."""
-        self.holds |= Hold.OWNER
+        self.holds |= OWNER
         self._settle_soon()
 
     def go_on(self) -> None:
         """Ends `wait`."""
-        self.holds &= ~Hold.OWNER
+        self.holds &= ~OWNER
         self._settle_soon()
 
     # What the loop and `Turns` call. An exception in the handling of a peer ends the connection of
@@ -124,7 +124,7 @@ class Stream(Lifecycle):
         try:
             if events & WRITE:
                 transport.send()
-            if events & READ and (self.holds is NO_HOLD or transport.incoming is DISCARDING):
+            if events & READ and (not self.holds or transport.incoming is DISCARDING):
                 self._read()
             if transport.unsent and not transport.full:
                 transport.send()
@@ -141,21 +141,24 @@ class Stream(Lifecycle):
     # Lines
 
     def _turn_has_come(self) -> None:
-        self.holds &= ~Hold.TURN
-        if self.holds is not NO_HOLD:
+        self.holds &= ~TURN
+        if not self._registration.interest & READ:
+            self.transport.changed = True  # it may be on again
+        if self.holds:
             return
-        incoming = self.transport.incoming
         if self._lines.waiting:
             self._hand_over(self._lines.next())
-        elif incoming is Incoming.DRAINING or (
-            incoming is Incoming.OPEN and not self._registration.interest & READ
-        ):
+        elif self.transport.incoming in READING:
             self._read()
 
     def _read(self) -> None:
         turns, size = self._turns, self._limits.read_size
         if turns.left <= turns.reserved:
-            self._await_turn()  # the turn's work is done; others may have waited longer (38)
+            # The turn's work is done, and others may have waited longer (38). While a few wait,
+            # their interest stays on. That saves two system calls, and the loop cannot spin.
+            self._await_turn()
+            if self._turns.crowded:
+                self.transport.changed = True
             return
         if turns.reserved:  # others wait: no more than a share may take, or it waits in memory (38)
             size = min(size, turns.share * self._limits.line_size)

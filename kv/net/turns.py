@@ -27,6 +27,8 @@ from kv.net.reactor import Reactor
 QUANTUM = 1_000
 #: Units of work in one turn of the loop for all together: 10 ms.
 BUDGET = 10_000
+#: Streams in the queue. If more of them asked for readiness, each turn would look at them all.
+CROWD = 100
 #: Octets of replies that all peers together may leave unsent.
 UNSENT = 32 * 1024 * 1024
 
@@ -69,6 +71,11 @@ class Turns:
     def room(self) -> int:
         """The octets that one stream may leave unsent: an eighth of what the others leave."""
         return max(0, self._unsent_limit - self.unsent) // 8
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many wait that they had better ask for no readiness meanwhile."""
+        return len(self._queue) > CROWD
 
     def wait(self, stream: Waiting) -> None:
         """Puts a stream at the end of the queue. The caller must not do so twice."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kv.net.directions import deadline
+from kv.net.directions import Hold, deadline
 from kv.net.owner import Limits
 from kv.net.reactor import READ, WRITE, Registration
 from kv.net.stream import Stream
@@ -53,7 +53,7 @@ class Look:
         now: Figures = {
             "in": stream.transport.incoming.name,
             "out": stream.transport.outgoing.name,
-            "holds": ", ".join(str(hold.name) for hold in stream.holds),
+            "holds": ", ".join(str(hold.name) for hold in Hold(stream.holds)),
             "line": line,
             "lines": lines,
             "unsent": stream.unsent,

@@ -17,7 +17,7 @@ from unittest import mock
 
 from house import house
 
-from kv.net.directions import Hold
+from kv.net.directions import TURN
 from kv.net.reactor import READ, WRITE
 from kv.net.stream import Stream
 from kv.protocol.conversation import ServerConversation
@@ -48,7 +48,7 @@ def ready(self: Stream, events: int) -> None:
 
 def take_turn(self: Stream) -> None:
     self._running = True
-    self.holds &= ~Hold.TURN
+    self.holds &= ~TURN
     if self._lines.waiting:
         self._hand_over(self._lines.next())
     self._settle()

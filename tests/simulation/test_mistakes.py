@@ -18,7 +18,7 @@ import pytest
 import kv.connection
 import kv.net.lifecycle
 from kv.net import directions
-from kv.net.directions import Hold
+from kv.net.directions import PEER
 from kv.net.listener import Listener
 from kv.net.owner import Limits, Owner, Told
 from kv.net.reactor import READ, Reactor, Registration
@@ -138,7 +138,7 @@ def tell_of_the_drain_only_after_being_held_up() -> AbstractContextManager[objec
     account = Stream._account
 
     def one_way(self: Stream) -> None:
-        if not self.unsent and Hold.PEER not in self.holds:
+        if not self.unsent and not self.holds & PEER:
             self._turns.unsent -= self._backlog
             self._backlog = 0
         account(self)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import kv.connection
 import kv.server
 from kv.net import directions
-from kv.net.directions import Deadline, Event, Hold, Incoming, Outgoing
+from kv.net.directions import Deadline, Event, Incoming, Outgoing
 from kv.net.owner import Stalled, TlsError
 from kv.net.records import RECORD
 from kv.net.stream import Stream
@@ -145,7 +145,7 @@ class WatchedConnection(kv.connection.Connection):
             if self.buffered > bound + (RECORD if self.tls is not None and self.has_line else 0):
                 raise Failure(f"{client.name}: {self.buffered} octets of input are kept")
         self._check_fairness()
-        if not sim.closed and Hold.TURN not in stream.holds:
+        if not sim.closed and not stream.queued:
             self._check_interest()
         if sim.closed or client.story.state == "CLOSED":
             pass
@@ -159,7 +159,7 @@ class WatchedConnection(kv.connection.Connection):
             raise Failure(f"{client.name}: {self.stream.unsent} octets unsent, not {unsent}")
         if unsent > limits.high_water + limits.line_size + self.extra:
             raise Failure(f"{client.name}: {unsent} octets of replies are kept")
-        if self._backlog and not unsent and Hold.TURN not in self.stream.holds:
+        if self._backlog and not unsent and not self.stream.queued:
             raise Failure(f"{client.name}: is not told that all is sent")
         self._backlog = unsent > 0
 
@@ -170,7 +170,7 @@ class WatchedConnection(kv.connection.Connection):
         if self.sim.closed:
             ready = not self.told_of_closing
         elif not ready or not self.unhampered or served != self.served or self.sim.dead:
-            ready = Hold.TURN in self.stream.holds and served == self.served
+            ready = self.stream.queued and served == self.served
         self.served = served
         if not ready:
             self.turns_waiting = 0
@@ -203,7 +203,7 @@ class WatchedConnection(kv.connection.Connection):
         """No deadline of the stream passes without its end."""
         stream, sim, limits = self.stream, self.sim, self.watch.limits
         due = self.due
-        if sim.closed or Hold.TURN in stream.holds:
+        if sim.closed or stream.queued:
             return
         if due is not directions.deadline(
             stream.transport.incoming, stream.transport.outgoing, stream.unsent > 0
@@ -270,7 +270,7 @@ class WatchedConnection(kv.connection.Connection):
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
         """Checks that they are the next lines that were sent, and tells the model."""
         with self._call("lines_received"):
-            if self.ended or self.sim.closed or Hold(0) != self.stream.holds:
+            if self.ended or self.sim.closed or self.stream.holds:
                 raise Failure(f"{self.client.name}: lines for {self.stream.holds}")
             if budget < 1:
                 raise Failure(f"{self.client.name}: a budget of {budget}")
