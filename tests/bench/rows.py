@@ -1,8 +1,8 @@
 """What is measured: the rows of the table, and how one is made.
 
-A row is measured in several rounds. Each round first measures the bare arithmetic, and then every
-server. A server is compared with the others in the same round, and the table shows the median over
-the rounds. A machine that slows down for a while slows all alike.
+A row is measured in several rounds, each with every server, and with the bare arithmetic before and
+after each. A server is compared with the others in the same round, and the table shows the median
+over the rounds. A machine that slows down for a while slows all alike.
 
 *Cold* is a new line each time: no connection sends a line twice in the whole run. *Hot* is a few
 lines again and again. All lines and replies are of one block.
@@ -13,7 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import rsa
 
@@ -232,16 +232,17 @@ class Sample:
     busy: float  # the share of the time in which the server had a processor
     p50: float  # seconds, as is p99
     p99: float
+    # Right before and after it. A machine that slows down for a while slows these alike.
+    opens: float  # public-key operations a second, bare
+    seals: float  # private-key operations a second
 
 
 @dataclass
 class Result:
-    """A row as measured: for each server its samples, for each round the arithmetic."""
+    """A row as measured: for each server its samples."""
 
     row: Row
     samples: dict[str, list[Sample]]
-    opens: list[float] = field(default_factory=list)  # public-key operations a second, bare
-    seals: list[float] = field(default_factory=list)  # private-key operations a second
 
     def median(self, server: str, figure: str) -> float:
         """Of one figure of one server over the rounds."""
@@ -254,14 +255,13 @@ class Result:
 
     def share(self, server: str) -> float | None:
         """The rate per CPU second as a share of what the arithmetic alone would allow."""
-        if not self.row.opens + self.row.seals:
+        row = self.row
+        if not row.opens + row.seals:
             return None
-        limits = [
-            1 / (self.row.opens / opens + self.row.seals / seals)
-            for opens, seals in zip(self.opens, self.seals, strict=True)
-        ]
-        rates = [sample.cpu_rate for sample in self.samples[server]]
-        return statistics.median(r / limit for r, limit in zip(rates, limits, strict=True))
+        return statistics.median(
+            sample.cpu_rate * (row.opens / sample.opens + row.seals / sample.seals)
+            for sample in self.samples[server]
+        )
 
 
 def measure(row: Row, sides: dict[str, Side], rounds: int, progress: Callable[[], None]) -> Result:
@@ -270,9 +270,6 @@ def measure(row: Row, sides: dict[str, Side], rounds: int, progress: Callable[[]
     row.begin(list(sides.values()))
     names = list(sides)
     for number in range(rounds):
-        opens, seals = arithmetic()
-        result.opens.append(opens)
-        result.seals.append(seals)
         for name in names:
             result.samples[name].append(sample(row, sides[name], number))
             progress()
@@ -283,12 +280,14 @@ def measure(row: Row, sides: dict[str, Side], rounds: int, progress: Callable[[]
 def sample(row: Row, side: Side, number: int) -> Sample:
     """One server's turn."""
     row.prepare(side, number)
+    before = arithmetic()
     cpu = side.server.cpu()
     try:
         figures = row.measure(side, number)
     except (Wrong, OSError) as error:
         raise Wrong(f"{side.server.name}: {error}") from error
     cpu = side.server.cpu() - cpu
+    opens, seals = map(statistics.mean, zip(before, arithmetic(), strict=True))
     latencies = sorted(figures.latencies)
     return Sample(
         rate=figures.count / figures.seconds,
@@ -296,6 +295,8 @@ def sample(row: Row, side: Side, number: int) -> Sample:
         busy=cpu / figures.seconds,
         p50=latencies[len(latencies) // 2],
         p99=latencies[len(latencies) * 99 // 100],
+        opens=opens,
+        seals=seals,
     )
 
 

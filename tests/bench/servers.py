@@ -27,6 +27,7 @@ from kv.protocol.messages import State, Wire
 from kv.protocol.store import Store
 from tests.certificates import SERVER
 
+from .barest import serve as serve_barely
 from .forty import Forty
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -42,6 +43,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "419430
 
 UVLOOP = "uvloop"
 FORTY = "40 lines, "
+BAREST = "the barest loop"
 #: The option for TLS, of competitors that are asyncio protocols.
 TLS = "--tls"
 
@@ -196,6 +198,7 @@ COMPETITORS = {
     f"{FORTY}{UVLOOP}": run_forty_on_uvloop,
     "asyncio streams": run_streams,
     "threads": run_threads,
+    BAREST: lambda _: serve_barely(HOST, BACKLOG),
 }
 
 
