@@ -95,7 +95,8 @@ def test_the_other_options_need_a_certificate(run_kv: RunKv, option: str) -> Non
 
 def test_a_plain_server_waits_neither_for_ssl_nor_for_what_parses_keys() -> None:
     code = (
-        "import sys, kv.server, kv.process, kv.__main__; kv.PrivateKey.generate();"
+        "import sys, kv.server, kv.process, kv.__main__, kv.registry.registry;"
+        " kv.PrivateKey.generate();"
         " sys.exit(bool({'ssl', 'pyasn1'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
