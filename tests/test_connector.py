@@ -136,6 +136,7 @@ def test_who_gives_up_before_the_loop_runs_hears_nothing(reactor: Reactor) -> No
     Connector(reactor, addresses, patience(), outcome.connected, outcome.failed).close()
     reactor.turn()
     assert outcome.sock is None and outcome.error is None
+    assert not reactor._selector.get_map()
 
 
 def test_the_second_address_is_tried_when_the_first_refuses(
