@@ -146,7 +146,7 @@ def test_a_peer_that_waits_gets_its_next_line_when_it_goes_on(bench: Bench) -> N
     assert peer.told == [b"one", b"two"]
 
 
-@pytest.mark.parametrize(("cost", "first"), [(None, 51), (300, 4), (2000, 1)])
+@pytest.mark.parametrize(("cost", "first"), [(None, 51), (300, 4), (500, 2), (2000, 1)])
 def test_a_line_is_the_work_that_its_peer_says(bench: Bench, cost: int | None, first: int) -> None:
     lines = b"".join(b"%d\n" % number for number in range(50)) + b"last\n"
     peer = bench.comes(cost=cost)
