@@ -10,6 +10,7 @@ import pytest
 
 from kv.net.owner import Limits
 from kv.protocol import cipher
+from kv.protocol.store import Store
 from kv.server import Settings
 
 NUMBERS = {
@@ -92,6 +93,7 @@ def test_what_one_peer_may_cost_is_what_was_chosen() -> None:
     )
     assert Limits() == limits and not limits.scarce
     assert Settings() == Settings(10_000, 10, 3_600, 1_000, 10_000, 33_554_432, limits)
+    assert Store().capacity == 268_435_456
 
 
 @pytest.mark.parametrize(("high_water", "scarce"), [(64 * 100, False), (64 * 100 - 1, True)])

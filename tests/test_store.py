@@ -50,6 +50,7 @@ def test_overwriting_charges_the_difference() -> None:
     before = store.used
     session.put("colour", "ultramarine")
     assert store.used - before == len("ultramarine") - len("blue")
+    assert store.freed == ENTRY // 2 + len("blue")
 
 
 def test_a_value_fits_exactly_and_one_octet_more_does_not() -> None:
@@ -176,9 +177,9 @@ def test_a_large_session_is_forgotten_bit_by_bit() -> None:
     store = Store()
     session = large(store, "large")
     buckets = session.values.buckets
-    values = session.values
+    values, used = session.values, store.used
     store.end(session)
-    assert (store.used, len(store)) == (0, 0)  # at once
+    assert (store.used, store.freed, len(store)) == (0, used, 0)  # at once
     assert store.sweep() and values.buckets == buckets - SWEEP
     begin(store, "other").put("k", "v")
     assert values.buckets == buckets - SWEEP - 1
