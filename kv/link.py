@@ -132,8 +132,8 @@ class Link:
         After a fork, parent and child share the connection, its options and the selector's list.
         If the child sends, shuts down, sets or unregisters anything, it does so to the parent (43).
         """
-        if self._stream is not None:
-            self._stream.transport.sock.close()
+        assert self._stream is not None
+        self._stream.transport.sock.close()
 
     def lines_received(self, lines: Iterator[bytes], budget: int) -> int:
         """Lines from the server. A violation ends the connection, and the owner is told."""
