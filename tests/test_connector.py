@@ -67,14 +67,6 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def deaf() -> Iterator[Address]:
-    """An address that refuses: the port is taken, and nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()
-
-
-@pytest.fixture
 def silent() -> Iterator[Address]:
     """An address that never answers: its queue of connections is full."""
     with socket.socket() as sock:
