@@ -1,13 +1,12 @@
 """Connecting: one address after the other, without blocking, and giving up in time."""
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from house import Clock, Selector
+from house import Clock, Selector, open_descriptors
 from patience import patience
 
 from kv.net.address import Address, resolve, shown
@@ -246,12 +245,12 @@ def test_an_address_that_refuses_leaves_its_time_to_the_others(
 def test_the_first_to_connect_wins_and_the_others_are_closed(
     connect: Connect, silent: Address, listener: socket.socket
 ) -> None:
-    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    before = open_descriptors()
     addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
     connector, outcome = connect(addresses)
     assert outcome.sock is not None
     assert connector.address == listener.getsockname()
-    assert len(os.listdir("/dev/fd")) == before + 1  # noqa: PTH208
+    assert open_descriptors() == before + 1
 
 
 def test_the_families_take_turns() -> None:
@@ -289,7 +288,7 @@ def test_what_cannot_be_a_name_is_said_as_other_names_that_nobody_has(host: str)
 def test_giving_up_closes_everything_and_calls_nobody(
     reactor: Reactor, silent: Address, listener: socket.socket
 ) -> None:
-    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    before = open_descriptors()
     outcome = Outcome()
     addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
     connector = Connector(reactor, addresses, patience(), outcome.connected, outcome.failed)
@@ -300,16 +299,16 @@ def test_giving_up_closes_everything_and_calls_nobody(
     connector.close()
     assert not reactor._selector.get_map()
     assert reactor.timers.live == 1  # this test's own
-    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    assert open_descriptors() == before
 
 
 def test_failed_attempts_leave_no_descriptor_open(
     connect: Connect, deaf: Address, silent: Address
 ) -> None:
-    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    before = open_descriptors()
     for _ in range(10):
         connect([(socket.AF_INET, deaf), (socket.AF_INET, silent), (9999, deaf)], 0.03)
-    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])

@@ -148,15 +148,12 @@ def test_a_refused_command_is_explained_and_the_session_goes_on(terminal: Termin
     assert terminal.line("get x") == (
         "'get' is not a command: commands are case sensitive, use GET KEY\n"
     )
-    assert "is not a command" in terminal.line("hello")
-    assert "not an ASCII character" in terminal.line("GET caf\u00e9")
-    assert "262 characters" in terminal.line("GET " + "k" * 262)
     assert terminal.line("GET x") == "1\n"
     terminal.press(CTRL_D)
     assert terminal.end()[1] == 1
 
 
-#: A PUT, the prompt and what stands above it; the value, what is said of it, and what is stored.
+#: A PUT, what is said of it, and the prompt; a value, what is said of it, and what is stored.
 VALUES = {
     "empty": ("PUT x", "", "value> ", "", "PUT: OK\n", "\n"),
     "too long": (
