@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from house import Clock, Selector, open_descriptors
@@ -14,6 +15,9 @@ from kv.net.connector import STAGGER, Connector, in_turns
 from kv.net.reactor import Reactor
 
 Addresses = list[tuple[int, Address]]
+NO_SUCH_FAMILY = 9999, ("127.0.0.1", 1)
+#: `connect` itself says no: broadcast addresses are not for TCP.
+UNREACHABLE = socket.AF_INET, ("255.255.255.255", 1)
 
 
 class Outcome:
@@ -30,6 +34,9 @@ class Outcome:
     def failed(self, error: OSError) -> None:
         assert self.sock is None and self.error is None
         self.error = error
+
+
+Connect = Callable[..., tuple[Connector, Outcome]]
 
 
 @pytest.fixture
@@ -84,9 +91,6 @@ def silent() -> Iterator[Address]:
                 one.close()
 
 
-Connect = Callable[..., tuple[Connector, Outcome]]
-
-
 def test_the_address_that_answers_is_connected_to(
     connect: Connect, listener: socket.socket
 ) -> None:
@@ -114,8 +118,7 @@ def test_the_socket_is_handed_on_without_blocking_and_forgotten(
 def test_nothing_happens_before_the_loop_runs(reactor: Reactor) -> None:
     """Whoever makes a connector is not called back before it knows the connector."""
     outcome = Outcome()
-    no_such_family = (9999, ("127.0.0.1", 1))  # an error that needs no waiting
-    Connector(reactor, [no_such_family], 1, outcome.connected, outcome.failed)
+    Connector(reactor, [NO_SUCH_FAMILY], 1, outcome.connected, outcome.failed)  # needs no waiting
     assert outcome.error is None
     while outcome.error is None:
         reactor.turn()
@@ -129,42 +132,15 @@ def test_who_gives_up_before_the_loop_runs_hears_nothing(reactor: Reactor) -> No
     assert outcome.sock is None and outcome.error is None
 
 
-def test_the_second_address_is_tried_when_the_first_refuses(
-    connect: Connect, deaf: Address, listener: socket.socket
+@pytest.mark.parametrize("first", ["deaf", "silent", NO_SUCH_FAMILY, UNREACHABLE], ids=str)
+def test_the_second_address_is_tried_when_the_first_is_of_no_use(
+    connect: Connect, listener: socket.socket, request: pytest.FixtureRequest, first: Any
 ) -> None:
-    addresses = [(socket.AF_INET, deaf), (socket.AF_INET, listener.getsockname())]
-    connector, outcome = connect(addresses)
+    if isinstance(first, str):
+        first = socket.AF_INET, request.getfixturevalue(first)
+    connector, outcome = connect([first, (socket.AF_INET, listener.getsockname())], 0.2)
     assert outcome.sock is not None
     assert outcome.sock.getpeername() == connector.address == listener.getsockname()
-
-
-def test_the_second_address_is_tried_when_the_first_never_answers(
-    connect: Connect, silent: Address, listener: socket.socket
-) -> None:
-    addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
-    _, outcome = connect(addresses, 0.2)
-    assert outcome.sock is not None
-    assert outcome.sock.getpeername() == listener.getsockname()
-
-
-def test_the_second_address_is_tried_when_this_machine_has_no_such_family(
-    connect: Connect, listener: socket.socket
-) -> None:
-    addresses = [(9999, ("127.0.0.1", 1)), (socket.AF_INET, listener.getsockname())]
-    _, outcome = connect(addresses)
-    assert outcome.sock is not None
-
-
-def test_the_second_address_is_tried_when_the_first_cannot_be_reached_at_all(
-    connect: Connect, listener: socket.socket
-) -> None:
-    """`connect` itself says no: broadcast addresses are not for TCP."""
-    addresses = [
-        (socket.AF_INET, ("255.255.255.255", 1)),
-        (socket.AF_INET, listener.getsockname()),
-    ]
-    _, outcome = connect(addresses)
-    assert outcome.sock is not None
 
 
 def test_no_address_left_is_the_last_error_with_its_address(
@@ -246,10 +222,8 @@ def test_the_first_to_connect_wins_and_the_others_are_closed(
     connect: Connect, silent: Address, listener: socket.socket
 ) -> None:
     before = open_descriptors()
-    addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
-    connector, outcome = connect(addresses)
+    _, outcome = connect([(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())])
     assert outcome.sock is not None
-    assert connector.address == listener.getsockname()
     assert open_descriptors() == before + 1
 
 

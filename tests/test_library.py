@@ -450,21 +450,6 @@ def test_a_server_whose_key_line_is_none_is_a_violation(client: MakeClient, name
             client(port=server.port)
 
 
-def test_a_server_that_answers_connect_with_anything_else_is_a_violation(
-    client: MakeClient,
-) -> None:
-    with FakeServer() as server:
-
-        def misbehave(conversation: Conversation) -> None:
-            conversation.handshake().read_text()
-            conversation.reply("PUT: OK")
-            conversation.read_to_end()
-
-        server.behave(misbehave)
-        with pytest.raises(Violation, match="CONNECT"):
-            client(port=server.port)
-
-
 def test_a_server_that_speaks_without_being_asked_is_a_violation_in_the_next_call(
     fake: Fake,
 ) -> None:

@@ -61,14 +61,8 @@ def test_the_servers_options_and_defaults_are_those_of_the_table() -> None:
 def test_the_client_has_the_first_four_and_those_that_are_named() -> None:
     own = set(options("client")) - set(options("server"))
     assert own == {
-        "--id",
-        "--timeout",
-        "--raw",
-        "--strict",
-        "--quiet",
-        "--tls",
-        "--tls-ca",
-        "--tls-name",
+        *("--id", "--timeout", "--raw", "--strict", "--quiet"),
+        *("--tls", "--tls-ca", "--tls-name"),
     }
     assert all(f"`{name}" in COURSE for name in own)
 
