@@ -994,16 +994,13 @@ def test_raw_sends_every_line_as_it_is_and_half_closes_at_the_end(
     assert client.end() == ("PUT: ERROR\n\n", "the server closed the connection\n", 0)
 
 
-def test_raw_sends_a_put_before_its_value_is_there(start: Start, fake: FakeServer) -> None:
+def test_raw_waits_neither_for_a_value_nor_to_be_asked(start: Start, fake: FakeServer) -> None:
     client = start("--raw", port=fake.port)
-    client.type("PUT x\n")
-    assert fake.accept().connect().read_text() == "PUT x"
-
-
-def test_raw_shows_what_comes_without_having_been_asked_for(start: Start, fake: FakeServer) -> None:
-    client = start("--raw", port=fake.port)
-    fake.accept().connect().reply("one", "two")
+    conversation = fake.accept().connect()
+    conversation.reply("one", "two")
     assert [client.read_line(), client.read_line()] == ["one\n", "two\n"]
+    client.type("PUT x\n")
+    assert conversation.read_text() == "PUT x"
 
 
 def test_raw_shows_the_server_dropping_a_bad_client(start: Start, server: Server) -> None:
