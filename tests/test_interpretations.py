@@ -16,7 +16,6 @@ LONG = 265
 VIOLATION = "HELLO"
 ENDINGS = {"DISCONNECT": ["DISCONNECT: OK"], VIOLATION: []}
 
-
 #: How a client leaves that has a session.
 LEAVING: dict[str, Callable[[Peer], object]] = {
     "reset": Peer.reset,

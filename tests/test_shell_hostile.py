@@ -67,7 +67,7 @@ CONNECTING: dict[str, tuple[Behaviour, str]] = {
     "says half a key": (opens(KEY.line[:50]), MUTE),
     "another key size": (opens(SHORT_KEY), "the key is not one of 512 bits"),
     "closes at once": (Conversation.close, ""),
-    "closes after its key": (lambda server: server.handshake().close(), CLOSED),
+    "closes after its key": (lambda server: server.handshake().close(), ""),
 }
 CONNECTED: dict[str, tuple[Behaviour, str]] = {
     "never answers": (answer(b""), MUTE),
