@@ -655,12 +655,6 @@ def test_the_modulus_itself_is_no_block() -> None:
         SERVER.public.open(base64.b64encode(block))
 
 
-def test_the_longest_text_fills_no_more_than_a_line() -> None:
-    longest = max(entry["line"] for entry in BY_THE_CLIENT if len(entry["text"]) == 265)
-    assert len(longest) + 1 <= Wire().line_size
-    assert len(CLIENT.seal(b"x" * 266)) + 1 > Wire().line_size
-
-
 def test_a_key_line_is_as_long_as_stated() -> None:
     stated = re.search(r"(\d+) octets with its LF\.", section("9. Limits").replace("\n", " "))
     assert stated
