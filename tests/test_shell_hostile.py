@@ -77,7 +77,7 @@ CONNECTED: dict[str, tuple[Behaviour, str]] = {
     "resets in a reply": (answer(REPLY[:40], "reset"), "Connection reset"),
     "closes when all is said": (answer(REPLY, "close"), CLOSED),
     "resets when all is said": (answer(REPLY, "reset"), "Connection reset"),
-    "another key": (answer(OTHER_KEY.seal(b"here")), "a block's padding is wrong"),
+    "another key": (answer(OTHER_KEY.seal(b"here")), "a block"),
     "no line of the protocol": (answer(b"garbage\x1b\n"), "the line is not base64"),
     "control characters": (answer(REPLY + KEY.seal(b"\x1b[2J\r")), "the server sent '\\x1b[2J\\r'"),
     "a line too long": (answer(b"A" * 600), TOO_LONG),
