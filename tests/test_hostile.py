@@ -190,7 +190,7 @@ def test_after_hundreds_of_clients_that_left_in_every_way_everything_is_as_befor
                 client.send_text("PUT k")
                 client.send_raw(client.seal("value")[: 40 if number % 2 else None])
             if number % 5 > 3:
-                client.send_text("DISCONNECT")
+                client.send_text("DISCONNECT" if number % 3 else "HELLO")
             client.reset() if number % 2 else client.close()
         wait_until(lambda: descriptors(server) == before, "the crowd to go")
 
