@@ -4,8 +4,6 @@ import itertools
 import logging
 import random
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from unittest import mock
 
 import pytest
 from certificates import CA, SERVER
-from conftest import ROOT
 from fake_registry import FakeRegistry
 from house import Clock, Guest, House, house
 from simulation.redis import Redis
@@ -658,12 +655,3 @@ def test_a_file_can_have_the_url_and_so_the_password(tmp_path: Path) -> None:
     file.write_text("redis://:secret@h/3\n")
     place = parser().parse_args(["server", "--registry", f"@{file}"]).registry
     assert place.greeting == command("AUTH", "secret") + command("SELECT", "3")
-
-
-def test_a_server_without_a_registry_imports_nothing_of_it() -> None:
-    code = (
-        "import sys, kv.__main__; kv.__main__.parser().parse_args(['server'])\n"
-        "sys.exit(any(m.startswith(('kv.registry', 'kv.net.proxy', 'kv.net.reception'))"
-        " for m in sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
