@@ -12,7 +12,7 @@ from patience import patience
 
 from . import __main__ as command
 from .kernel import DEAD, EXHAUSTED
-from .test_mistakes import spin_when_out_of_descriptors
+from .test_mistakes import MISTAKES
 from .world import Result, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def test_a_failure_is_shown_with_the_command_that_replays_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["simulation", "--seeds", "300"])
-    with spin_when_out_of_descriptors():
+    with MISTAKES["spin_when_out_of_descriptors"]:
         assert command.main() == 1
         (said,) = re.findall(r"make simulate SEED=(\d+)$", capsys.readouterr().out, re.M)
         monkeypatch.setattr(sys, "argv", ["simulation", "--seed", said])
