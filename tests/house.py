@@ -196,7 +196,6 @@ class Guest:
         self.socket.close()
 
     def take(self, size: int) -> int:
-        """Reads at most `size` octets."""
         try:
             data = self.socket.recv(size)
         except BlockingIOError:

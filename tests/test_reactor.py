@@ -351,20 +351,7 @@ def test_a_callback_gets_the_readiness_that_was_seen(
     assert seen == [READ, WRITE, READ | WRITE]
 
 
-def test_an_event_for_a_descriptor_closed_earlier_in_its_batch_is_not_delivered(
-    reactor: Reactor, selector: FakeSelector
-) -> None:
-    seen: list[str] = []
-    first = reactor.register(7, lambda _: (seen.append("first"), second.set(0)))
-    second = reactor.register(8, lambda _: seen.append("second"))
-    first.set(READ)
-    second.set(READ)
-    selector.batches = [[selector.event(7, READ), selector.event(8, READ)]]
-    reactor.turn()
-    assert seen == ["first"]
-
-
-def test_nor_is_it_delivered_to_the_next_owner_of_its_number(
+def test_an_event_for_a_closed_descriptor_reaches_nobody_nor_the_next_owner_of_its_number(
     reactor: Reactor, selector: FakeSelector
 ) -> None:
     """The lowest free number is the next descriptor, so numbers are used again at once."""

@@ -82,7 +82,6 @@ def grown(registry: Registry, database: int = 0) -> Registry:
 
 
 def words(command: bytes) -> list[str]:
-    """The words of a command."""
     from simulation.redis import commands  # noqa: PLC0415 (it knows the program)
 
     return [word.decode() for word in next(commands(bytearray(command)))]

@@ -89,19 +89,16 @@ class Signals:
         self._unheard = (0, 0)  # how many of them have waited, and since which turn
 
     def socketpair(self) -> tuple[Receiver, Sender]:
-        """The two ends of a bell."""
         receiver = Receiver(self.kernel, self.room)
         self.bell = Sender(receiver)
         return receiver, self.bell
 
     def signal(self, number: int, handler: Any) -> Any:
-        """See `signal.signal`."""
         before = self._handlers.get(number)
         self._handlers[number] = handler
         return before
 
     def set_wakeup_fd(self, fd: int, warn_on_full_buffer: bool = True) -> int:  # noqa: ARG002
-        """See `signal.set_wakeup_fd`."""
         before, self._wakeup_fd = self._wakeup_fd, fd
         return before
 
