@@ -130,6 +130,7 @@ def test_who_gives_up_before_the_loop_runs_hears_nothing(reactor: Reactor) -> No
     Connector(reactor, addresses, patience(), outcome.connected, outcome.failed).close()
     reactor.turn()
     assert outcome.sock is None and outcome.error is None
+    assert not reactor._selector.get_map()
 
 
 @pytest.mark.parametrize("first", ["deaf", "silent", NO_SUCH_FAMILY, UNREACHABLE], ids=str)

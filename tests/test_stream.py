@@ -103,6 +103,7 @@ def test_the_first_end_is_the_one_that_is_told() -> None:
         bench.stream.abort(None)
         bench.stream.leave(RESET)
         bench.turn()
+        bench.stream.close()
         bench.turn()
         assert bench.owner.told == [(first, False)]
         bench.sock.close.assert_called_once_with()
@@ -201,11 +202,13 @@ def test_a_peer_is_held_up_above_the_high_water_mark_until_the_low_one() -> None
 
 def test_a_peer_that_takes_no_answers_of_tls_is_held_up_too() -> None:
     bench = Bench()
-    bench.stream.transport.tls = StubTls(said=[b"k" * 100] * 9)  # type: ignore[assignment]
+    tls: Any = StubTls(said=[b"k" * 100] * 9, waiting=b"not sealed yet")
+    bench.stream.transport.tls = tls
     bench.sock.send.side_effect = WOULD_BLOCK
     for asked in range(1, 7):
         bench.receive(b"new keys, please")
         assert bench.turns.unsent == len(bench.stream.transport.unsent) == 100 * asked
+    assert bench.stream.unsent == 600 + len(tls.waiting)
     assert (bench.owner.told, bench.interest) == (["held_up"], WRITE)
 
 

@@ -94,7 +94,10 @@ def test_the_other_options_need_a_certificate(run_kv: RunKv, option: str) -> Non
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [
-        ("import kv.server, kv.process, kv.__main__; kv.PrivateKey.generate()", "ssl pyasn1"),
+        (
+            "import kv.server, kv.process, kv.registry.registry; kv.PrivateKey.generate()",
+            "ssl pyasn1",
+        ),
         ("import kv; kv.Client", "ssl"),
         (
             "import kv.__main__; kv.__main__.parser().parse_args(['server'])",

@@ -6,14 +6,14 @@ import socket
 Address = tuple[str, int] | tuple[str, int, int, int]
 
 
-def resolve(host: str, port: int, flags: int = 0) -> list[tuple[int, Address]]:
+def resolve(host: str, port: int) -> list[tuple[int, Address]]:
     """The addresses of a name, each with its family, in the order to try them (RFC 6724).
 
     This blocks until the name servers answer, and no selector can tell when that is. So call it
     before the reactor runs (27). Raises `OSError`.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # an empty or overlong label: `a..b`
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
     # Without IPv6, Python gives a raw two-part address for ("::1", port). No socket takes it.

@@ -196,7 +196,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     With port 0 the kernel picks a port for the first, and the others must get the same. Raises
     `OSError`. Resolving the name may block, so call this before the reactor runs (27).
     """
-    addresses = resolve(host, port, socket.AI_PASSIVE)
+    addresses = resolve(host, port)
     for attempt in range(10):
         try:
             return _listen_on_all(addresses, port)
