@@ -95,7 +95,7 @@ def test_the_other_options_need_a_certificate(run_kv: RunKv, option: str) -> Non
     ("code", "unwanted"),
     [
         (
-            "import kv.server, kv.process, kv.registry.registry; kv.PrivateKey.generate()",
+            "import kv.__main__, kv.process, kv.registry.registry; kv.PrivateKey.generate()",
             "ssl pyasn1",
         ),
         ("import kv; kv.Client", "ssl"),
