@@ -6,6 +6,7 @@
     connect         connect() -> a `wire.Peer`: TCP only, nothing sent
     peer            peer() or peer("alice") -> a `wire.Peer` with a session of its own
     fake            a `fake.FakeServer`, which does as the test says
+    deaf            an address that refuses
     barrier         barrier() returns when the shared server has read all that was sent to it;
                     barrier(n) when it has taken n turns of its loop since then
 
@@ -16,6 +17,7 @@ and processes ended, each by its own id, when the test is over.
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -230,6 +232,14 @@ def fake() -> Iterator[FakeServer]:
     """A server that does as the test says."""
     with FakeServer() as server:
         yield server
+
+
+@pytest.fixture
+def deaf() -> Iterator[tuple[str, int]]:
+    """An address that refuses: the port is taken, and nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()
 
 
 @pytest.fixture

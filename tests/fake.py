@@ -13,13 +13,12 @@ bounded.
 
 import contextlib
 import socket
-import struct
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from patience import patience
-from wire import KEY, Key, from_line, open_line, parse_public_key
+from wire import KEY, End, Key, from_line, open_line, parse_public_key
 
 
 def opened(line: bytes, n: int, e: int) -> bytes:
@@ -33,22 +32,10 @@ def opened(line: bytes, n: int, e: int) -> bytes:
     return b"".join(parts)
 
 
-class Conversation:
-    """The server's end of one connection, blocking, each wait bounded."""
+class Conversation(End):
+    """The server's end of one connection."""
 
-    def __init__(self, sock: socket.socket, key: Key) -> None:
-        self.key = key
-        self.client_key = (0, 0)
-        self.socket = sock
-        self.socket.settimeout(patience())
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._received = bytearray()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    client_key = (0, 0)
 
     def handshake(self) -> "Conversation":
         """Reads the client's key line and sends this server's."""
@@ -62,24 +49,8 @@ class Conversation:
         self.reply("CONNECT: OK")
         return self
 
-    def read_line(self) -> bytes:
-        """The next line, LF included; EOFError if the stream ends before its LF."""
-        while (end := self._received.find(b"\n")) < 0:
-            octets = self.socket.recv(65536)
-            if not octets:
-                raise EOFError(f"the stream ended after {bytes(self._received)!r}")
-            self._received += octets
-        line = bytes(self._received[: end + 1])
-        del self._received[: end + 1]
-        return line
-
     def read_text(self) -> str:
-        """The text of the next line, which must be one that the protocol allows."""
         return open_line(self.read_line(), *self.client_key)
-
-    def read_texts(self, count: int) -> list[str]:
-        """The next `count` texts."""
-        return [self.read_text() for _ in range(count)]
 
     def read_octets(self) -> bytes:
         """What the next line carries, allowed or not."""
@@ -103,9 +74,7 @@ class Conversation:
             while self.socket.recv(65536):
                 pass
 
-    def reply(self, *texts: str) -> None:
-        """Seals and sends `texts`, all in one go."""
-        self.send_raw(b"".join(self.key.seal(text.encode("latin-1")) for text in texts))
+    reply = End.send_text
 
     def serve(self) -> list[str]:
         """Answers every command with OK, GET with its key, until the client has ended its side.
@@ -124,23 +93,6 @@ class Conversation:
             self.reply(argument if verb == "GET" else f"{verb}: OK")
             if verb == "DISCONNECT":
                 self.half_close()
-
-    def send_raw(self, octets: bytes) -> None:
-        """Sends `octets` as they are."""
-        self.socket.sendall(octets)
-
-    def half_close(self) -> None:
-        """Ends this end's sending."""
-        self.socket.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> None:
-        """Ends the connection with RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def close(self) -> None:
-        """Closes the socket."""
-        self.socket.close()
 
 
 class FakeServer:

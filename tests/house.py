@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -38,8 +39,7 @@ TLS = False
 class Clock:
     """Seconds since the test began."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    now = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -80,6 +80,11 @@ def unacknowledged(sock: socket.socket) -> int | None:
 
 
 _unacknowledged = tcp.unacknowledged
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open, and the one to count them with."""
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 class House:
@@ -172,9 +177,7 @@ class Guest:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(("127.0.0.1", house.port))
         self.socket.setblocking(False)
-        if (
-            house.tls
-        ):  # which sends twice in a row: Nagle's algorithm would wait, and the house does not
+        if house.tls:  # it sends twice in a row: Nagle's algorithm would wait, and nobody here does
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socket = TlsSocket(self.socket)  # type: ignore[assignment]
         self.unsent = bytearray()
@@ -193,8 +196,12 @@ class Guest:
         while self.reads and not self.ended and select.select([self.socket], [], [], 0)[0]:
             self.take(65536)
 
+    def reset(self) -> None:
+        """Leaves with RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, tcp.NO_LINGER)
+        self.socket.close()
+
     def take(self, size: int) -> int:
-        """Reads at most `size` octets."""
         try:
             data = self.socket.recv(size)
         except BlockingIOError:

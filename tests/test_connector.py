@@ -1,13 +1,13 @@
 """Connecting: one address after the other, without blocking, and giving up in time."""
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
-from house import Clock, Selector
+from house import Clock, Selector, open_descriptors
 from patience import patience
 
 from kv.net.address import Address, resolve, shown
@@ -15,6 +15,9 @@ from kv.net.connector import STAGGER, Connector, in_turns
 from kv.net.reactor import Reactor
 
 Addresses = list[tuple[int, Address]]
+NO_SUCH_FAMILY = 9999, ("127.0.0.1", 1)
+#: `connect` itself says no: broadcast addresses are not for TCP.
+UNREACHABLE = socket.AF_INET, ("255.255.255.255", 1)
 
 
 class Outcome:
@@ -31,6 +34,9 @@ class Outcome:
     def failed(self, error: OSError) -> None:
         assert self.sock is None and self.error is None
         self.error = error
+
+
+Connect = Callable[..., tuple[Connector, Outcome]]
 
 
 @pytest.fixture
@@ -67,14 +73,6 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def deaf() -> Iterator[Address]:
-    """An address that refuses: the port is taken, and nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()
-
-
-@pytest.fixture
 def silent() -> Iterator[Address]:
     """An address that never answers: its queue of connections is full."""
     with socket.socket() as sock:
@@ -91,9 +89,6 @@ def silent() -> Iterator[Address]:
         finally:
             for one in waiting:
                 one.close()
-
-
-Connect = Callable[..., tuple[Connector, Outcome]]
 
 
 def test_the_address_that_answers_is_connected_to(
@@ -123,8 +118,7 @@ def test_the_socket_is_handed_on_without_blocking_and_forgotten(
 def test_nothing_happens_before_the_loop_runs(reactor: Reactor) -> None:
     """Whoever makes a connector is not called back before it knows the connector."""
     outcome = Outcome()
-    no_such_family = (9999, ("127.0.0.1", 1))  # an error that needs no waiting
-    Connector(reactor, [no_such_family], 1, outcome.connected, outcome.failed)
+    Connector(reactor, [NO_SUCH_FAMILY], 1, outcome.connected, outcome.failed)  # needs no waiting
     assert outcome.error is None
     while outcome.error is None:
         reactor.turn()
@@ -139,42 +133,15 @@ def test_who_gives_up_before_the_loop_runs_hears_nothing(reactor: Reactor) -> No
     assert not reactor._selector.get_map()
 
 
-def test_the_second_address_is_tried_when_the_first_refuses(
-    connect: Connect, deaf: Address, listener: socket.socket
+@pytest.mark.parametrize("first", ["deaf", "silent", NO_SUCH_FAMILY, UNREACHABLE], ids=str)
+def test_the_second_address_is_tried_when_the_first_is_of_no_use(
+    connect: Connect, listener: socket.socket, request: pytest.FixtureRequest, first: Any
 ) -> None:
-    addresses = [(socket.AF_INET, deaf), (socket.AF_INET, listener.getsockname())]
-    connector, outcome = connect(addresses)
+    if isinstance(first, str):
+        first = socket.AF_INET, request.getfixturevalue(first)
+    connector, outcome = connect([first, (socket.AF_INET, listener.getsockname())], 0.2)
     assert outcome.sock is not None
     assert outcome.sock.getpeername() == connector.address == listener.getsockname()
-
-
-def test_the_second_address_is_tried_when_the_first_never_answers(
-    connect: Connect, silent: Address, listener: socket.socket
-) -> None:
-    addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
-    _, outcome = connect(addresses, 0.2)
-    assert outcome.sock is not None
-    assert outcome.sock.getpeername() == listener.getsockname()
-
-
-def test_the_second_address_is_tried_when_this_machine_has_no_such_family(
-    connect: Connect, listener: socket.socket
-) -> None:
-    addresses = [(9999, ("127.0.0.1", 1)), (socket.AF_INET, listener.getsockname())]
-    _, outcome = connect(addresses)
-    assert outcome.sock is not None
-
-
-def test_the_second_address_is_tried_when_the_first_cannot_be_reached_at_all(
-    connect: Connect, listener: socket.socket
-) -> None:
-    """`connect` itself says no: broadcast addresses are not for TCP."""
-    addresses = [
-        (socket.AF_INET, ("255.255.255.255", 1)),
-        (socket.AF_INET, listener.getsockname()),
-    ]
-    _, outcome = connect(addresses)
-    assert outcome.sock is not None
 
 
 def test_no_address_left_is_the_last_error_with_its_address(
@@ -255,12 +222,10 @@ def test_an_address_that_refuses_leaves_its_time_to_the_others(
 def test_the_first_to_connect_wins_and_the_others_are_closed(
     connect: Connect, silent: Address, listener: socket.socket
 ) -> None:
-    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
-    addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
-    connector, outcome = connect(addresses)
+    before = open_descriptors()
+    _, outcome = connect([(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())])
     assert outcome.sock is not None
-    assert connector.address == listener.getsockname()
-    assert len(os.listdir("/dev/fd")) == before + 1  # noqa: PTH208
+    assert open_descriptors() == before + 1
 
 
 def test_the_families_take_turns() -> None:
@@ -298,7 +263,7 @@ def test_what_cannot_be_a_name_is_said_as_other_names_that_nobody_has(host: str)
 def test_giving_up_closes_everything_and_calls_nobody(
     reactor: Reactor, silent: Address, listener: socket.socket
 ) -> None:
-    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    before = open_descriptors()
     outcome = Outcome()
     addresses = [(socket.AF_INET, silent), (socket.AF_INET, listener.getsockname())]
     connector = Connector(reactor, addresses, patience(), outcome.connected, outcome.failed)
@@ -309,16 +274,16 @@ def test_giving_up_closes_everything_and_calls_nobody(
     connector.close()
     assert not reactor._selector.get_map()
     assert reactor.timers.live == 1  # this test's own
-    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    assert open_descriptors() == before
 
 
 def test_failed_attempts_leave_no_descriptor_open(
     connect: Connect, deaf: Address, silent: Address
 ) -> None:
-    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    before = open_descriptors()
     for _ in range(10):
         connect([(socket.AF_INET, deaf), (socket.AF_INET, silent), (9999, deaf)], 0.03)
-    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])

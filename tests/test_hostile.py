@@ -18,6 +18,7 @@ import pytest
 import wire
 from conftest import Server, wait_until
 from house import Guest, house
+from service.parts import free_port
 from wire import KEY, OTHER_KEY, Peer, new_id
 
 StartServer = Callable[..., Server]
@@ -190,7 +191,7 @@ def test_after_hundreds_of_clients_that_left_in_every_way_everything_is_as_befor
                 client.send_text("PUT k")
                 client.send_raw(client.seal("value")[: 40 if number % 2 else None])
             if number % 5 > 3:
-                client.send_text("DISCONNECT")
+                client.send_text("DISCONNECT" if number % 3 else "HELLO")
             client.reset() if number % 2 else client.close()
         wait_until(lambda: descriptors(server) == before, "the crowd to go")
 
@@ -271,11 +272,6 @@ def read_all(descriptor: int) -> str:
         while more := os.read(descriptor, 65536):
             data += more
     return data.decode()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def test_with_standard_error_closed_no_peer_reads_the_log(

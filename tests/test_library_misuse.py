@@ -124,43 +124,6 @@ def test_threads_that_do_not_care_get_their_own_values_or_are_told(
 # --- signals and callbacks -------------------------------------------------------------------
 
 
-def test_a_signal_handler_in_the_middle_of_a_call_is_told_so_every_time(
-    fake: FakeServer, made: Callable[..., Client]
-) -> None:
-    here = threading.get_ident()
-    said: list[str] = []
-
-    def serve(conversation: Conversation) -> None:
-        conversation.connect()
-        for _ in range(TIMES):
-            text = conversation.read_text()
-            handled.clear()
-            signal.pthread_kill(here, signal.SIGUSR1)
-            # One that comes just before the call sleeps is handled when it wakes (29): once more.
-            while not handled.wait(0.05):
-                signal.pthread_kill(here, signal.SIGUSR1)
-            conversation.reply(text)
-        conversation.serve()
-
-    def handler(*_: object) -> None:
-        try:
-            client.get("mine")
-        except RuntimeError as error:
-            said.append(str(error))
-        handled.set()
-
-    handled = threading.Event()
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        fake.behave(serve)
-        client = made(fake.port)
-        for number in range(TIMES):
-            assert client.get(f"key {number}") == f"GET key {number}"
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert len(said) >= TIMES and set(said) == {said[0]}
-
-
 def test_a_signal_at_any_moment_leaves_the_client_usable(
     server: Server, made: Callable[..., Client]
 ) -> None:

@@ -1,7 +1,6 @@
 """Each limit at, below and above: real sockets, and a clock that is moved by hand."""
 
 import logging
-import math
 import resource
 import socket
 from unittest import mock
@@ -21,13 +20,16 @@ from kv.server import ACCEPTING
 # --- deadlines -------------------------------------------------------------------------------
 
 
-def test_a_handshake_has_ten_seconds() -> None:
+def test_a_handshake_has_ten_seconds_and_octets_do_not_extend_it() -> None:
     with house() as h:
-        guest = h.guest()
-        h.wait(9.99)
-        assert not guest.ended
+        silent, slow = h.guest(), h.guest()
+        for octet in slow.key.line[:9]:
+            slow.send_raw(bytes([octet]))
+            h.wait(1)
+        h.wait(0.99)
+        assert not silent.ended and not slow.ended
         h.wait(0.02)
-        assert guest.ended and h.server.drops == {"handshake": 1}
+        assert silent.ended and slow.ended and h.server.drops == {"handshake": 2}
 
 
 def test_whoever_waits_for_its_turn_has_a_second_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,17 +43,6 @@ def test_whoever_waits_for_its_turn_has_a_second_more(monkeypatch: pytest.Monkey
         assert guest.ended and h.server.drops == {"handshake": 1}
 
 
-def test_octets_do_not_extend_the_handshake() -> None:
-    with house() as h:
-        guest = h.guest()
-        for octet in guest.key.line[:9]:
-            guest.send_raw(bytes([octet]))
-            h.wait(1)
-            assert not guest.ended
-        h.wait(1.01)
-        assert guest.ended
-
-
 def test_neither_a_key_nor_a_refused_id_ends_the_handshake() -> None:
     with house() as h:
         h.guest().connect("alice")
@@ -63,13 +54,6 @@ def test_neither_a_key_nor_a_refused_id_ends_the_handshake() -> None:
         assert not guest.ended
         h.wait(0.2)
         assert guest.ended
-
-
-def test_a_session_outlives_the_handshake_deadline() -> None:
-    with house() as h:
-        guest = h.guest().connect()
-        h.wait(3599)
-        assert guest.ask("GET x") == ["GET: ERROR"]
 
 
 def test_an_hour_without_a_message_ends_a_session() -> None:
@@ -154,18 +138,6 @@ def test_a_client_that_takes_no_reply_for_a_minute_is_aborted() -> None:
             guest.take(65536)
 
 
-def test_a_client_that_takes_4_kib_a_second_is_not_stalled() -> None:
-    with house() as h:
-        guest = h.owed(2500)
-        for _ in range(150):
-            guest.take(4096)
-            h.wait(1)
-        assert waiting(h) > 0, "the deadline was not running"
-        assert h.server.connections and not h.server.drops
-        guest.read_on(2503)
-        assert guest.texts() == ["CONNECT: OK", "PUT: OK", *[VALUE] * 2500]
-
-
 def test_a_dropped_client_that_does_not_close_is_gone_after_two_seconds() -> None:
     with house() as h:
         guest = h.guest().connect()
@@ -219,11 +191,8 @@ def test_a_connection_holds_little_in_the_kernel_and_is_probed() -> None:
         h.guest().connect()
         (connection,) = h.server.connections
         sock = connection.stream.transport.sock
-        assert not sock.getblocking()
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * KERNEL_BUFFER
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * KERNEL_BUFFER
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", 0)
         first, every, probes = (
             sock.getsockopt(socket.IPPROTO_TCP, option)
@@ -351,16 +320,6 @@ def test_past_the_limit_of_memory_put_is_refused_until_something_goes() -> None:
         assert guest.ask("DELETE b", "PUT c", "1234") == ["DELETE: OK", "PUT: OK"]
 
 
-def test_a_session_that_ends_makes_room_for_the_others() -> None:
-    with house(memory=2 * (SESSION + 10) + ENTRY + 100) as h:
-        first, second = h.guest().connect("1"), h.guest().connect("2")
-        assert first.ask("PUT a", "x" * 50) == ["PUT: OK"]
-        assert second.ask("PUT a", "x" * 50) == ["PUT: ERROR"]
-        first.socket.close()
-        h.settle()
-        assert second.ask("PUT a", "x" * 50) == ["PUT: OK"]
-
-
 # --- mistakes of our own ---------------------------------------------------------------------
 
 
@@ -393,16 +352,3 @@ def test_a_client_whose_connection_cannot_be_set_up_is_dropped_and_the_rest_get_
             h.settle()
         assert guest.ended and not h.server.connections
         assert h.guest().connect().ask("GET x") == ["GET: ERROR"]
-
-
-def test_an_error_in_the_loop_itself_ends_it() -> None:
-    with house() as h:
-        h.reactor.call_soon(lambda: 1 // 0)
-        with pytest.raises(ZeroDivisionError):
-            h.reactor.run()
-
-
-def test_deadlines_beyond_what_a_selector_can_sleep_are_no_error() -> None:
-    with house(handshake_timeout=math.inf) as h:
-        h.guest().connect()
-        assert h.reactor._sleep() == 3600.0

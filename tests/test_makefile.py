@@ -99,41 +99,23 @@ def refusal(directory: Path, python: str | Path) -> str:
     return line
 
 
+TARGETS = (
+    "help run-server run-client run-service test lint clean"
+    " gallery pitfalls ladder demo simulate bench soak fast"
+)
+VARIABLES = "HOST PORT ID RLWRAP ARGS QUICK SEEDS SEED WITH N STEP START TRY REPLAY PYTHON"
+
+
 def test_help_is_the_default_target_and_lists_the_others(directory: Path) -> None:
     done = make(directory)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == make(directory, "help").stdout
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    targets = {"help", "run-server", "run-client", "run-service", "test", "lint", "clean"}
-    targets |= {"gallery", "pitfalls", "ladder", "demo", "simulate", "bench", "soak", "fast"}
-    variables = {"HOST", "PORT", "ID", "RLWRAP", "ARGS", "QUICK", "SEEDS", "SEED", "N", "PYTHON"}
-    variables |= {"STEP", "START", "TRY", "REPLAY", "WITH"}
-    assert listed == targets | variables
-
-
-def test_the_defaults_are_those_of_the_programs(directory: Path) -> None:
-    python = [".venv/bin/python", "-m", "kv"]
-    where = ["--host=127.0.0.1", "--port=4242"]
-    assert command(directory, "run-server") == ["exec", *python, "server", *where]
-    assert command(directory, "run-client") == ["exec", *python, "client", *where]
+    assert listed == set(f"{TARGETS} {VARIABLES}".split())
 
 
 def test_variables_are_not_taken_from_the_environment(directory: Path) -> None:
-    names = (
-        "HOST",
-        "PORT",
-        "ID",
-        "RLWRAP",
-        "ARGS",
-        "QUICK",
-        "SEEDS",
-        "SEED",
-        "N",
-        "STEP",
-        "START",
-        "TRY",
-    )
-    exported = dict.fromkeys(names, "exported")
+    exported = dict.fromkeys(VARIABLES.split()[:-1], "exported")  # of PYTHON, below
     for target in ("run-server", "run-client", "test", "pitfalls", "ladder", "simulate", "bench"):
         assert command(directory, target, env=exported) == command(directory, target)
     shown = make(directory, "-n", "run-server", env={"PYTHON": "/exported/python"})
@@ -148,38 +130,31 @@ def test_variables_are_taken_from_the_command_line_as_they_were_typed(directory:
     assert words[5:] == ["--host=::1", "--port=5000", f"--id={name}", "--raw", "--timeout", "3"]
 
 
-def test_the_benchmark_is_quick_when_told_so(directory: Path) -> None:
-    full = ["exec", ".venv/bin/python", "-m", "tests.bench"]
-    assert command(directory, "bench") == command(directory, "bench", "QUICK=0") == full
-    assert command(directory, "bench", "QUICK=1") == [*full, "--quick"]
+#: What make is told, and the module that it runs, with its arguments.
+PROGRAMS = {
+    "bench": "tests.bench",
+    "bench QUICK=0": "tests.bench",
+    "bench QUICK=1": "tests.bench --quick",
+    "pitfalls": "tests.pitfalls",
+    "pitfalls N=6": "tests.pitfalls 6",
+    "pitfalls N=6 'START=my file.py'": "tests.pitfalls 6 '--start=my file.py'",
+    "pitfalls N=6 TRY=a.py": "tests.pitfalls 6 --try=a.py",
+    "ladder": "tests.ladder",
+    "ladder STEP=4": "tests.ladder --step=4",
+    "ladder TRY=mine.py": "tests.ladder --try=mine.py",
+    "simulate": "tests.simulation --seeds=1000",
+    "simulate SEEDS=5 'ARGS=--jobs 2'": "tests.simulation --seeds=5 --jobs 2",
+    "simulate SEED=42": "tests.simulation --seed=42",
+    "run-server": "kv server --host=127.0.0.1 --port=4242",  # the program's own defaults
+    "run-server ID=alice": "kv server --host=127.0.0.1 --port=4242",
+    "run-client": "kv client --host=127.0.0.1 --port=4242",
+}
 
 
-def test_one_pitfall_is_told_when_it_is_named(directory: Path) -> None:
-    gallery = ["exec", ".venv/bin/python", "-m", "tests.pitfalls"]
-    assert command(directory, "pitfalls") == gallery
-    assert command(directory, "pitfalls", "N=6") == [*gallery, "6"]
-    start = command(directory, "pitfalls", "N=6", "START=my file.py")
-    assert start == [*gallery, "6", "--start=my file.py"]
-    assert command(directory, "pitfalls", "N=6", "TRY=a.py") == [*gallery, "6", "--try=a.py"]
-
-
-def test_one_step_of_the_ladder_is_told_when_it_is_named(directory: Path) -> None:
-    ladder = ["exec", ".venv/bin/python", "-m", "tests.ladder"]
-    assert command(directory, "ladder") == ladder
-    assert command(directory, "ladder", "STEP=4") == [*ladder, "--step=4"]
-    assert command(directory, "ladder", "TRY=mine.py") == [*ladder, "--try=mine.py"]
-
-
-def test_seeds_are_simulated_by_the_thousand_or_one_by_one(directory: Path) -> None:
-    program = ["exec", ".venv/bin/python", "-m", "tests.simulation"]
-    assert command(directory, "simulate") == [*program, "--seeds=1000"]
-    assert command(directory, "simulate", "SEEDS=5", "ARGS=--jobs 2") == [
-        *program,
-        "--seeds=5",
-        "--jobs",
-        "2",
-    ]
-    assert command(directory, "simulate", "SEED=42") == [*program, "--seed=42"]
+@pytest.mark.parametrize("told", PROGRAMS)
+def test_a_program_is_run_with_what_make_was_told(directory: Path, told: str) -> None:
+    words = ["exec", ".venv/bin/python", "-m", *shlex.split(PROGRAMS[told])]
+    assert command(directory, *shlex.split(told)) == words
 
 
 def test_make_expands_nothing_in_what_was_typed(directory: Path) -> None:
@@ -187,10 +162,6 @@ def test_make_expands_nothing_in_what_was_typed(directory: Path) -> None:
     for name in ("$(", "$(shell touch expanded)"):
         assert make(directory, "run-client", python, f"ID={name}", f"ARGS='{name}'").returncode == 0
     assert not (directory / "expanded").exists()
-
-
-def test_the_server_is_given_no_id(directory: Path) -> None:
-    assert "--id=alice" not in command(directory, "run-server", "ID=alice")
 
 
 def test_an_interpreter_that_is_too_old_is_one_line(directory: Path) -> None:

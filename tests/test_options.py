@@ -160,12 +160,7 @@ def test_the_server_is_run_as_the_options_say(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("kv.__main__.logging", mock.Mock())
     for args, share, settings, shutdown in [
         ("--max-memory=80", 20, Settings(max_connections=10_001), 5),
-        (
-            CHOSEN,
-            7,
-            Settings(2, 2, 3, stream=Limits(stall_timeout=4)),
-            6,
-        ),
+        (CHOSEN, 7, Settings(2, 2, 3, stream=Limits(stall_timeout=4)), 6),
     ]:
         options = parser().parse_args(["server", *args.split()])
         with mock.patch("kv.__main__.serve", return_value=5) as serve:

@@ -1,28 +1,28 @@
 """The loop: timers and order with a clock and a selector of the test's, signals with real ones."""
 
 import errno
+import math
 import os
 import selectors
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import house
 import pytest
 from patience import patience
 
 from kv.net.reactor import READ, WRITE, Reactor
 
 
-class Clock:
-    """Seconds that pass when the test, or a selector that sleeps, says so."""
+class Clock(house.Clock):
+    """Passes when the test, or a selector that sleeps, says so. Does not begin at 0."""
 
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+    now = 1000.0
 
 
 class FakeSelector:
@@ -33,7 +33,6 @@ class FakeSelector:
         self.registered: dict[int, tuple[int, Any]] = {}
         self.batches: list[list[tuple[Any, int]]] = []
         self.timeouts: list[float | None] = []
-        self.closed = False
 
     def register(self, fileobj: int, events: int, data: Any) -> None:
         assert events, "an empty interest cannot be registered"
@@ -60,7 +59,7 @@ class FakeSelector:
         return []
 
     def close(self) -> None:
-        self.closed = True
+        """There is nothing to give back."""
 
 
 @pytest.fixture
@@ -140,15 +139,6 @@ def test_timers_run_in_the_order_in_which_they_are_due(reactor: Reactor, clock: 
     assert ran == [("a", 1001), ("b", 1002), ("c", 1003), ("d", 1003)]
 
 
-def test_a_loop_that_comes_late_runs_all_that_is_due(reactor: Reactor, clock: Clock) -> None:
-    ran: list[int] = []
-    for delay in (3, 1, 2):
-        reactor.call_later(delay, lambda delay=delay: ran.append(delay))
-    clock.now += 2.5
-    reactor.turn()
-    assert ran == [1, 2]
-
-
 def test_a_timer_never_runs_before_its_time_and_never_twice(
     reactor: Reactor, selector: FakeSelector, clock: Clock
 ) -> None:
@@ -167,26 +157,22 @@ def test_a_timer_never_runs_before_its_time_and_never_twice(
     assert ran == [1001.5]
 
 
-def test_a_postponed_timer_runs_at_its_new_time(
-    reactor: Reactor, selector: FakeSelector, clock: Clock
+@pytest.mark.parametrize(("delays", "last_sleep"), [([2], 1.5), ([5, 2], 4.5)])
+def test_a_postponed_timer_runs_at_its_new_time_and_is_never_put_forward(
+    reactor: Reactor,
+    selector: FakeSelector,
+    clock: Clock,
+    delays: list[float],
+    last_sleep: float,
 ) -> None:
     ran: list[float] = []
     timer = reactor.call_later(1, lambda: ran.append(clock.now))
-    reactor.call_later(0.5, lambda: timer.postpone(2))
+    reactor.call_later(0.5, lambda: [timer.postpone(delay) for delay in delays])
     while not ran:
         reactor.turn()
-    assert ran == [1002.5]
+    assert ran == [1001 + last_sleep]
     # The heap finds out when the old time comes: one wake-up for nothing, and not one per turn.
-    assert selector.timeouts == [0.5, 0.5, 1.5]
-
-
-def test_postponing_never_makes_a_timer_run_sooner(reactor: Reactor, clock: Clock) -> None:
-    ran: list[float] = []
-    timer = reactor.call_later(1, lambda: ran.append(clock.now))
-    reactor.call_later(0.5, lambda: (timer.postpone(5), timer.postpone(2)))
-    while not ran:
-        reactor.turn()
-    assert ran == [1005.5]
+    assert selector.timeouts == [0.5, 0.5, last_sleep]
 
 
 def test_a_timer_postponed_a_thousand_times_takes_one_place(reactor: Reactor) -> None:
@@ -218,23 +204,16 @@ def test_nobody_is_woken_for_a_cancelled_timer(reactor: Reactor, selector: FakeS
     assert selector.timeouts == [3]
 
 
-def test_a_timer_may_be_cancelled_by_another_that_is_due_at_the_same_time(
+def test_a_timer_may_cancel_itself_and_another_that_is_due_at_the_same_time(
     reactor: Reactor,
 ) -> None:
     ran: list[str] = []
-    reactor.call_later(1, lambda: (ran.append("first"), second.cancel()))
+    first = reactor.call_later(1, lambda: (ran.append("first"), first.cancel(), second.cancel()))
     second = reactor.call_later(1, lambda: ran.append("second"))
-    reactor.turn()
-    assert ran == ["first"]
-
-
-def test_a_timer_may_cancel_itself_while_it_runs(reactor: Reactor) -> None:
-    ran: list[str] = []
-    timer = reactor.call_later(1, lambda: (ran.append("ran"), timer.cancel()))
-    reactor.call_later(2, lambda: ran.append("other"))
+    reactor.call_later(2, lambda: ran.append("third"))
     reactor.turn()
     reactor.turn()
-    assert ran == ["ran", "other"]
+    assert ran == ["first", "third"] and reactor.timers.live == 0
 
 
 def test_cancelled_timers_do_not_fill_the_heap(reactor: Reactor) -> None:
@@ -275,19 +254,24 @@ def test_timers_survive_the_clearing_away_of_cancelled_ones(
     assert ran == list(range(2, 201, 2))
 
 
-def test_a_timer_set_by_a_timer_runs_in_the_next_turn(reactor: Reactor, clock: Clock) -> None:
-    """Otherwise one that sets itself anew with no delay would never let the loop go."""
+@pytest.mark.parametrize("how", ["a timer without delay", "a deferred call"])
+def test_what_a_call_asks_for_runs_in_the_next_turn(
+    reactor: Reactor, selector: FakeSelector, how: str
+) -> None:
+    """Otherwise a call that asks for itself would keep the loop from its descriptors."""
     ran: list[int] = []
+    ask = reactor.call_soon if how == "a deferred call" else partial(reactor.call_later, 0)
 
     def again() -> None:
         assert len(ran) < 100, "the turn does not end"
         ran.append(len(ran))
-        reactor.call_later(0, again)
+        ask(again)
 
-    reactor.call_later(0, again)
+    ask(again)
     for turn in range(5):
         assert ran == list(range(turn))
         reactor.turn()
+    assert selector.timeouts == [0] * 5  # and it does not sleep meanwhile
 
 
 # --- deferred calls --------------------------------------------------------------------------
@@ -307,75 +291,40 @@ def test_deferred_calls_run_in_order_at_the_end_of_the_turn(
     assert ran == ["ready", "timer", "one", "two"]
 
 
-def test_what_a_deferred_call_defers_runs_in_the_next_turn(
-    reactor: Reactor, selector: FakeSelector
-) -> None:
-    """Deferred work can never keep the loop from its descriptors."""
-    ran: list[int] = []
-
-    def again() -> None:
-        assert len(ran) < 100, "the turn does not end"
-        ran.append(len(ran))
-        reactor.call_soon(again)
-
-    reactor.call_soon(again)
-    for turn in range(5):
-        assert ran == list(range(turn))
-        reactor.turn()
-    assert selector.timeouts == [0] * 5  # and it does not sleep meanwhile
-
-
 # --- sleeping --------------------------------------------------------------------------------
 
 
-def test_it_sleeps_for_ever_when_nothing_is_due(reactor: Reactor, selector: FakeSelector) -> None:
-    selector.batches = [[]]
-    reactor.turn()
-    assert selector.timeouts == [None]
-
-
+@pytest.mark.parametrize(
+    ("delays", "passed", "sleeps"),
+    [([], 0, [None]), ([7.25, 2.5], 0, [2.5, 4.75]), ([1], 2, [0]), ([math.inf], 0, [3600])],
+    ids=["nothing is due", "until the next", "overdue", "never"],
+)
 def test_it_sleeps_until_the_next_timer_and_no_longer(
-    reactor: Reactor, selector: FakeSelector
+    reactor: Reactor,
+    selector: FakeSelector,
+    clock: Clock,
+    delays: list[float],
+    passed: float,
+    sleeps: list[float | None],
 ) -> None:
-    reactor.call_later(7.25, lambda: None)
-    reactor.call_later(2.5, lambda: None)
-    reactor.turn()
-    reactor.turn()
-    assert selector.timeouts == [2.5, 4.75]
-
-
-def test_it_does_not_sleep_when_a_timer_is_overdue(
-    reactor: Reactor, selector: FakeSelector, clock: Clock
-) -> None:
-    reactor.call_later(1, lambda: None)
-    clock.now += 2
-    reactor.turn()
-    assert selector.timeouts == [0]
-
-
-def test_a_real_selector_accepts_the_longest_sleep(reactor: Reactor, real: Reactor) -> None:
-    """Selectors refuse what does not fit in 31 bits of milliseconds: 24 days."""
-    lonely = Reactor()
-    lonely.call_later(1e9, lambda: None)
-    one, two = socket.socketpair()
-    with one, two:
-        registration = lonely.register(one, lambda _: lonely.stop())
-        registration.set(READ)
-        two.send(b"x")  # so that it will not sleep for as long
-        lonely.run()
-        registration.set(0)
-    lonely.close()
+    for delay in delays:
+        reactor.call_later(delay, lambda: None)
+    clock.now += passed
+    selector.batches = [[]] * (None in sleeps)
+    for _ in sleeps:
+        reactor.turn()
+    assert selector.timeouts == sleeps
 
 
 def test_a_timer_in_the_far_future_runs_at_its_time_and_not_at_a_waking(
-    reactor: Reactor, clock: Clock
+    reactor: Reactor, selector: FakeSelector, clock: Clock
 ) -> None:
+    """Selectors refuse what does not fit in 31 bits of milliseconds: 24 days."""
     ran: list[float] = []
     reactor.call_later(1e6, lambda: ran.append(clock.now))
-    for _ in range(1000):
-        if not ran:
-            reactor.turn()
-    assert ran == [1000 + 1e6]
+    while not ran:
+        reactor.turn()
+    assert ran == [1000 + 1e6] and max(selector.timeouts) == 3600
 
 
 # --- descriptors -----------------------------------------------------------------------------
@@ -402,20 +351,7 @@ def test_a_callback_gets_the_readiness_that_was_seen(
     assert seen == [READ, WRITE, READ | WRITE]
 
 
-def test_an_event_for_a_descriptor_closed_earlier_in_its_batch_is_not_delivered(
-    reactor: Reactor, selector: FakeSelector
-) -> None:
-    seen: list[str] = []
-    first = reactor.register(7, lambda _: (seen.append("first"), second.set(0)))
-    second = reactor.register(8, lambda _: seen.append("second"))
-    first.set(READ)
-    second.set(READ)
-    selector.batches = [[selector.event(7, READ), selector.event(8, READ)]]
-    reactor.turn()
-    assert seen == ["first"]
-
-
-def test_nor_is_it_delivered_to_the_next_owner_of_its_number(
+def test_an_event_for_a_closed_descriptor_reaches_nobody_nor_the_next_owner_of_its_number(
     reactor: Reactor, selector: FakeSelector
 ) -> None:
     """The lowest free number is the next descriptor, so numbers are used again at once."""
@@ -452,30 +388,21 @@ def test_readiness_that_is_no_longer_wanted_is_not_delivered(
     assert seen == [WRITE]
 
 
-def test_a_real_selector_reports_a_real_socket(real: Reactor) -> None:
+@pytest.mark.parametrize(
+    "kind", [selectors.DefaultSelector, selectors.SelectSelector, selectors.PollSelector]
+)
+def test_a_real_selector_reports_a_real_socket(kind: type[selectors.BaseSelector]) -> None:
     one, two = socket.socketpair()
-    with one, two:
+    with one, two, closing(Reactor(kind())) as reactor:
         seen: list[int] = []
-        registration = real.register(one, lambda events: (seen.append(events), real.stop()))
+        registration = reactor.register(one, lambda events: (seen.append(events), reactor.stop()))
         registration.set(READ)
         two.send(b"x")
-        real.run()
+        reactor.run()
         registration.set(READ | WRITE)
-        real.run()
+        reactor.run()
         registration.set(0)
     assert seen == [READ, READ | WRITE]
-
-
-def test_it_takes_any_selector_of_the_standard_library() -> None:
-    for kind in (selectors.SelectSelector, selectors.PollSelector):
-        reactor = Reactor(kind())
-        one, two = socket.socketpair()
-        with one, two:
-            registration = reactor.register(one, lambda _, loop=reactor: loop.stop())
-            registration.set(WRITE)
-            reactor.run()
-            registration.set(0)
-        reactor.close()
 
 
 # --- running and ending ----------------------------------------------------------------------
@@ -511,27 +438,25 @@ def test_turns_are_counted_and_the_longest_is_told_without_its_sleep(
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
-@pytest.mark.parametrize("where", ["ready", "timer", "deferred"])
+@pytest.mark.parametrize("where", ["ready", "timer", "deferred", "signal"])
 def test_what_a_callback_raises_ends_the_loop(
-    reactor: Reactor, selector: FakeSelector, kind: type[BaseException], where: str
+    real: Reactor, kind: type[BaseException], where: str
 ) -> None:
     def fail(*_: object) -> None:
         raise kind
 
-    if where == "ready":
-        reactor.register(7, fail).set(READ)
-        selector.batches = [[selector.event(7, READ)]]
-    elif where == "timer":
-        reactor.call_later(1, fail)
-    else:
-        reactor.call_soon(fail)
-    with pytest.raises(kind):
-        reactor.run()
-
-
-def test_closing_gives_the_selector_back(reactor: Reactor, selector: FakeSelector) -> None:
-    reactor.close()
-    assert selector.closed
+    with socket.socket() as sock:
+        if where == "ready":
+            real.register(sock, fail).set(WRITE)
+        elif where == "timer":
+            real.call_later(0, fail)
+        elif where == "deferred":
+            real.call_soon(fail)
+        else:
+            real.on_signal(signal.SIGUSR1, fail)
+            signal.raise_signal(signal.SIGUSR1)
+        with pytest.raises(kind):
+            real.run()
 
 
 # --- signals ---------------------------------------------------------------------------------
@@ -544,48 +469,18 @@ def signal_state() -> tuple[object, ...]:
     return wakeup, signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGUSR2)
 
 
-def test_a_signal_is_delivered_in_the_loop_and_not_in_the_middle_of_other_code(
+def test_signals_are_delivered_in_the_loop_and_not_in_the_middle_of_other_code(
     real: Reactor,
 ) -> None:
     seen: list[str] = []
-    real.on_signal(signal.SIGUSR1, lambda: (seen.append("signal"), real.stop()))
-    os.kill(os.getpid(), signal.SIGUSR1)
-    seen.append("before the loop")
-    real.run()
-    assert seen == ["before the loop", "signal"]
-
-
-def test_a_signal_wakes_a_loop_that_sleeps(real: Reactor) -> None:
-    """Nothing but the signal is ready; the timer that sends it is not the one that ends it."""
-    real.on_signal(signal.SIGUSR1, real.stop)
-    previous = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
-    try:
-        real.run()
-    finally:
-        signal.signal(signal.SIGALRM, previous)
-
-
-def test_each_signal_has_its_own_callback(real: Reactor) -> None:
-    seen: list[int] = []
-    both: Callable[[], bool] = lambda: len(seen) == 2  # noqa: E731
     for number in (signal.SIGUSR1, signal.SIGUSR2):
-        real.on_signal(number, lambda number=number: seen.append(number))
-    os.kill(os.getpid(), signal.SIGUSR2)
-    os.kill(os.getpid(), signal.SIGUSR1)
-    while not both():
+        real.on_signal(number, lambda number=number: seen.append(number.name))
+    for number in (signal.SIGUSR2, signal.SIGUSR1):
+        signal.raise_signal(number)
+    seen.append("before the loop")
+    while len(seen) < 3:
         real.turn()
-    assert sorted(seen) == [signal.SIGUSR1, signal.SIGUSR2]
-
-
-def test_what_a_signals_callback_raises_ends_the_loop(real: Reactor) -> None:
-    def leave() -> None:
-        raise SystemExit(138)
-
-    real.on_signal(signal.SIGUSR1, leave)
-    os.kill(os.getpid(), signal.SIGUSR1)
-    with pytest.raises(SystemExit):
-        real.run()
+    assert seen == ["before the loop", "SIGUSR1", "SIGUSR2"]
 
 
 def test_closing_gives_the_signals_back() -> None:

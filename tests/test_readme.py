@@ -61,14 +61,8 @@ def test_the_servers_options_and_defaults_are_those_of_the_table() -> None:
 def test_the_client_has_the_first_four_and_those_that_are_named() -> None:
     own = set(options("client")) - set(options("server"))
     assert own == {
-        "--id",
-        "--timeout",
-        "--raw",
-        "--strict",
-        "--quiet",
-        "--tls",
-        "--tls-ca",
-        "--tls-name",
+        *("--id", "--timeout", "--raw", "--strict", "--quiet"),
+        *("--tls", "--tls-ca", "--tls-name"),
     }
     assert all(f"`{name}" in COURSE for name in own)
 
@@ -240,20 +234,19 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+OUTPUT = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 #: As in a shell, even when `make test` runs the tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if "MAKE" not in name}
 
 
-def start(clone: Path, command: str) -> subprocess.Popen[str]:
+def start(clone: Path, command: str, **standard: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["sh", "-c", f"exec {command}"],
         cwd=clone,
         env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        **{"stdin": subprocess.DEVNULL, **OUTPUT, **standard},
     )
 
 
@@ -291,18 +284,18 @@ def without_place(text: str) -> str:
     return re.sub(r"\[Makefile:\d+: ", "[", text)
 
 
-def assert_shows(clone: Path, command: str, shown: list[str]) -> None:
-    """A command that ends by itself says what the page shows below it."""
-    done = subprocess.run(
-        ["sh", "-c", command],
-        cwd=clone,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=patience(3),
+def run(clone: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command that ends by itself."""
+    words = ["sh", "-c", command]
+    return subprocess.run(
+        words, cwd=clone, env=ENVIRONMENT, text=True, timeout=patience(3), **OUTPUT
     )
-    assert without_place(done.stdout).splitlines() == [without_place(line) for line in shown]
+
+
+def assert_shows(clone: Path, command: str, shown: list[str]) -> None:
+    """A command says what the page shows below it."""
+    said = without_place(run(clone, command).stdout).splitlines()
+    assert said == [without_place(line) for line in shown]
 
 
 @pytest.mark.parametrize(("command", "shown"), [(c, s) for c, s in CLIENTS if "|" in c])
@@ -318,15 +311,7 @@ def test_a_person_sees_what_is_shown(
 ) -> None:
     master, slave = os.openpty()
     with open(master, "r+b", buffering=0) as terminal:
-        client = subprocess.Popen(
-            ["sh", "-c", f"exec {command}"],
-            cwd=clone,
-            env=ENVIRONMENT,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-        )
+        client = start(clone, command, stdin=slave, stdout=slave, stderr=slave)
         try:
             seen, read = "", 0
             for line in shown:
@@ -358,13 +343,11 @@ def test_any_other_command_ends_well(clone: Path, command: str) -> None:
             trace.wait(patience())
         finally:
             end(trace)
-    done = subprocess.run(
-        ["sh", "-c", command], cwd=clone, env=ENVIRONMENT, capture_output=True, timeout=patience(3)
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run(clone, command)
+    assert done.returncode == 0, done.stdout
     if command.startswith("make demo"):
-        for part in (b"'carol'", b"took none of its replies", b" of 16384", b"alice"):
-            assert part in done.stdout + done.stderr
+        for part in ("'carol'", "took none of its replies", " of 16384", "alice"):
+            assert part in done.stdout
 
 
 def test_an_exercise_is_started_and_marked_as_shown(clone: Path) -> None:

@@ -19,6 +19,7 @@ StartServer = Callable[..., Server]
 RunKv = Callable[..., Any]
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
+GETS = ["GET nothing"] * 1000
 
 
 def has_ipv6() -> bool:
@@ -44,12 +45,6 @@ def test_port_0_takes_a_free_port_and_logs_the_real_one(start_server: StartServe
     assert one.port != two.port
 
 
-def test_a_port_that_is_asked_for_is_the_port(start_server: StartServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    assert start_server("--port", str(port)).port == port
-
-
 def test_a_port_can_be_taken_again_right_after_a_server_with_clients_ended(
     start_server: StartServer, peer: MakePeer
 ) -> None:
@@ -67,63 +62,37 @@ def test_every_server_has_a_new_key(start_server: StartServer, connect: MakePeer
     assert len(keys) == 2
 
 
-def assert_one_line_and_status(result: Any, status: int) -> str:
-    """The process ended with `status` after one line on standard error; that line."""
-    assert result.returncode == status, result.stderr
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    return str(line)
-
-
-def test_a_port_in_use_is_one_clear_line_and_status_1(server: Server, run_kv: RunKv) -> None:
-    line = assert_one_line_and_status(run_kv("server", "--port", str(server.port)), 1)
-    assert str(server.port) in line
-    assert "in use" in line
-
-
-@pytest.mark.parametrize("host", ["nosuch.invalid", "203.0.113.1", "a..b", "1.2.3.4.5"])
-def test_a_bad_address_is_one_clear_line_and_status_1(run_kv: RunKv, host: str) -> None:
-    line = assert_one_line_and_status(run_kv("server", "--host", host, "--port", "0"), 1)
-    assert host in line
-
-
 @pytest.mark.parametrize(
-    "options",
-    [
-        ["--port", "x"],
-        ["--key-bits", "80000000000"],
-    ],
-    ids=" ".join,
+    "host", ["127.0.0.1", "nosuch.invalid", "203.0.113.1", "a..b", "1.2.3.4.5"]
 )
-def test_a_bad_option_is_usage_and_status_2(run_kv: RunKv, options: list[str]) -> None:
-    result = run_kv("server", *options)
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith("usage: ")
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--key-bits", "4096"],
-        ["--receive-buffer-size", "512"],
-        ["--key-bits", "1024", "--receive-buffer-size", "1024"],
-        # Here a key fits, but not each of the fixed replies.
-        ["--key-bits", "128", "--receive-buffer-size", "393"],
-        ["--key-bits", "136", "--receive-buffer-size", "393"],
-        ["--key-bits", "128", "--receive-buffer-size", "329"],
-    ],
-    ids=" ".join,
-)
-def test_a_key_that_does_not_fit_in_a_line_is_refused_at_start(
-    run_kv: RunKv, options: list[str]
+def test_an_address_that_cannot_be_had_is_one_clear_line_and_status_1(
+    server: Server, run_kv: RunKv, host: str
 ) -> None:
-    result = run_kv("server", "--port", "0", *options)
-    assert result.returncode == 2, result.stderr
-    assert "listening" not in result.stderr
-    assert "Traceback" not in result.stderr
-    last = result.stderr.splitlines()[-1]
-    assert "bits" in last and "does not fit" in last
+    result = run_kv("server", "--host", host, "--port", str(server.port))
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert host in line and str(server.port) in line
+    assert ("in use" in line) == (host == "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--port x", "invalid port value: 'x'"),
+        ("--key-bits 80000000000", "use a multiple of 8 from 128 to 4096"),
+        ("--key-bits 1024 --receive-buffer-size 1024", "does not fit"),
+        # Here a key fits, but not each of the fixed replies.
+        ("--key-bits 136 --receive-buffer-size 393", "does not fit"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_start_with_status_2(
+    run_kv: RunKv, options: str, message: str
+) -> None:
+    result = run_kv("server", "--port", "0", *options.split())
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("usage: ")
+    assert message in result.stderr.splitlines()[-1]
+    assert "listening" not in result.stderr and "Traceback" not in result.stderr
 
 
 # --- what is said at the start ----------------------------------------------------------------
@@ -160,28 +129,10 @@ def test_the_ipv6_wildcard_serves_ipv4_too(start_server: StartServer, connect: M
         assert client.ask("PUT x", "y") == "PUT: OK"
 
 
-def test_the_ipv4_wildcard_serves_the_loopback(
-    start_server: StartServer, connect: MakePeer
-) -> None:
-    server = start_server("--host", "0.0.0.0")
-    connect(server.port).handshake().connect("a")
-
-
 def with_patch(directory: Path, code: str) -> dict[str, Any]:
     """Arguments of Popen with which the interpreter runs `code` before the program."""
     (directory / "sitecustomize.py").write_text(code)
     return {"env": {**os.environ, "PYTHONPATH": str(directory)}}
-
-
-def test_localhost_gets_a_listener_for_each_of_its_addresses(
-    start_server: StartServer, connect: MakePeer
-) -> None:
-    found = socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)
-    hosts = {address[0] for _, _, _, _, address in found} - (set() if has_ipv6() else {"::1"})
-    server = start_server("--host", "localhost")
-    wait_until(lambda: len(server.ports) == len(hosts), f"a listener for each of {hosts}")
-    for host in hosts:
-        connect(server.port, host=host).handshake().connect(str(host))
 
 
 #: A machine whose `localhost` has two addresses; not every one is.
@@ -210,15 +161,6 @@ def test_a_name_with_several_addresses_gets_a_listener_for_each_on_one_port(
 # --- stopping --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_with_nobody_connected_ends_the_server_with_status_0(
-    start_server: StartServer, number: int
-) -> None:
-    server = start_server()
-    server.signal(number)
-    assert server.wait() == 0
-
-
 #: A signal that comes the very moment `listening on` can be read.
 SIGNAL_AT_ONCE = """
 import os
@@ -242,18 +184,6 @@ def test_a_signal_as_soon_as_the_server_listens_ends_it_with_status_0(
     assert "listening on" in server.log()
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_with_an_idle_session_ends_the_server_once_the_client_closes(
-    start_server: StartServer, peer: MakePeer, number: int
-) -> None:
-    server = start_server("--shutdown-timeout", "60")
-    client = peer(port=server.port)
-    server.signal(number)
-    assert client.read_to_end() == b""
-    client.close()
-    assert server.wait() == 0
-
-
 def test_a_signal_with_a_client_that_has_not_even_sent_its_key_ends_the_server_with_status_0(
     start_server: StartServer, connect: MakePeer
 ) -> None:
@@ -268,10 +198,13 @@ def test_a_signal_with_a_client_that_has_not_even_sent_its_key_ends_the_server_w
     assert server.wait() == 0
 
 
-def test_a_stopping_server_accepts_nobody(start_server: StartServer, peer: MakePeer) -> None:
-    server = start_server()
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_stopping_server_accepts_nobody_and_ends_once_its_client_closes(
+    start_server: StartServer, peer: MakePeer, number: int
+) -> None:
+    server = start_server("--shutdown-timeout", "60")
     client = peer(port=server.port)
-    server.signal(signal.SIGTERM)
+    server.signal(number)
     assert client.read_to_end() == b""
     with pytest.raises(ConnectionRefusedError):
         Peer(server.port)
@@ -296,7 +229,7 @@ def test_every_message_that_had_arrived_when_the_signal_came_is_answered(
     server = start_server()
     one, two = peer(port=server.port), peer(port=server.port)
     with asleep(server):
-        one.send_text(*["GET nothing"] * 1000)
+        one.send_text(*GETS)
         two.send_text("PUT x", "v" * LONGEST_TEXT, *["GET x"] * 50, "DELETE x", "GET x")
         two.send_raw(two.seal("GET x")[:-1])  # incomplete
         server.signal(number)
@@ -308,44 +241,32 @@ def test_every_message_that_had_arrived_when_the_signal_came_is_answered(
     assert server.wait() == 0
 
 
-def test_what_a_half_closed_client_had_sent_when_the_signal_came_is_answered(
-    start_server: StartServer, peer: MakePeer
+@pytest.mark.parametrize(
+    ("said", "half_closed", "again"),
+    [
+        (GETS, True, ()),
+        ([*GETS, "HELLO", *GETS], False, ()),  # after a violation, nothing is answered
+        (GETS, False, (signal.SIGTERM,) * 2),  # which is one signal
+        (GETS, False, (signal.SIGINT,) * 2),
+    ],
+    ids=["half-close", "violation", "SIGTERM again", "SIGINT too"],
+)
+def test_what_had_arrived_when_sigterm_came_is_answered_and_no_more(
+    start_server: StartServer,
+    peer: MakePeer,
+    said: list[str],
+    half_closed: bool,
+    again: tuple[int, ...],
 ) -> None:
     server = start_server()
     client = peer(port=server.port)
     with asleep(server):
-        client.send_text(*["GET nothing"] * 1000)
-        client.half_close()
+        client.send_text(*said)
+        if half_closed:
+            client.half_close()
         server.signal(signal.SIGTERM)
-    assert client.read_texts_to_end() == ["GET: ERROR"] * 1000
-    client.close()
-    assert server.wait() == 0
-
-
-def test_what_arrives_after_a_violation_is_not_answered_because_the_server_stops(
-    start_server: StartServer, peer: MakePeer
-) -> None:
-    server = start_server()
-    client = peer(port=server.port)
-    with asleep(server):
-        client.send_text(*["GET nothing"] * 10, "HELLO", *["GET nothing"] * 10)
-        server.signal(signal.SIGTERM)
-    assert client.read_texts_to_end() == ["GET: ERROR"] * 10
-    client.close()
-    assert server.wait() == 0
-
-
-@pytest.mark.parametrize("second", SIGNALS)
-def test_a_signal_that_arrives_twice_at_once_is_one_signal(
-    start_server: StartServer, peer: MakePeer, second: int
-) -> None:
-    server = start_server()
-    client = peer(port=server.port)
-    with asleep(server):
-        client.send_text(*["GET nothing"] * 1000)
-        server.signal(signal.SIGTERM)
-    server.signal(second)
-    server.signal(second)
+    for number in again:
+        server.signal(number)
     assert client.read_texts_to_end() == ["GET: ERROR"] * 1000
     client.close()
     assert server.wait() == 0

@@ -17,7 +17,7 @@ from pitfalls.in_process import Pipe, client, turn
 from pitfalls.pitfall import bounded
 from test_shell_pipe import Client
 from test_shell_terminal import Terminal
-from wire import KEY, OTHER_KEY
+from wire import KEY, OTHER_KEY, der_public_key, to_line
 
 from kv.__main__ import run_client
 from kv.options import parser
@@ -51,23 +51,41 @@ def mute(conversation: Conversation) -> None:
         conversation.drain()
 
 
-def half_key(conversation: Conversation) -> None:
-    conversation.send_raw(KEY.line[:50])
-    mute(conversation)
+def opens(octets: bytes) -> Behaviour:
+    """Says `octets` in place of a key line, and nothing more."""
+    return lambda conversation: (conversation.send_raw(octets), mute(conversation))
 
 
 REPLY = KEY.seal(b"here")
-HOSTILE: dict[str, tuple[Behaviour, str]] = {
-    "never answers": (answer(b""), "did not reply for 0.5 s"),
-    "says nothing at all": (mute, "did not reply for 0.5 s"),
-    "says half a key": (half_key, "did not reply for 0.5 s"),
-    "floods": (flood, "'here' without a command"),
-    "half-closes": (answer(b"", "half_close"), "the server closed the connection"),
-    "closes in a reply": (answer(REPLY[:40], "close"), "the server closed the connection"),
-    "resets in a reply": (answer(REPLY[:40], "reset"), "onnection reset"),
-    "another key": (answer(OTHER_KEY.seal(b"here")), "connection lost"),
-    "a line too long": (answer(b"A" * 600), "more than 511 octets"),
-    "a line without end": (answer(b"A" * 511), "more than 511 octets"),
+SHORT_KEY = to_line(der_public_key(KEY.n >> 8, KEY.e))
+MUTE = "the server did not reply for 0.5 s"
+CLOSED = "the server closed the connection"
+TOO_LONG = "the server sent a line of more than 511 octets"
+#: Before and after CONNECT is answered: what the server does, and how the client's notice goes on.
+CONNECTING: dict[str, tuple[Behaviour, str]] = {
+    "says nothing at all": (mute, f"{MUTE}\n"),
+    "says half a key": (opens(KEY.line[:50]), MUTE),
+    "another key size": (opens(SHORT_KEY), "the key is not one of 512 bits"),
+    "closes at once": (Conversation.close, ""),
+    "closes after its key": (lambda server: server.handshake().close(), ""),
+}
+CONNECTED: dict[str, tuple[Behaviour, str]] = {
+    "never answers": (answer(b""), MUTE),
+    "floods": (flood, "the server sent 'here' without a command"),
+    "half-closes": (answer(b"", "half_close"), CLOSED),
+    "closes in a reply": (answer(REPLY[:40], "close"), CLOSED),
+    "resets in a reply": (answer(REPLY[:40], "reset"), "Connection reset"),
+    "closes when all is said": (answer(REPLY, "close"), CLOSED),
+    "resets when all is said": (answer(REPLY, "reset"), "Connection reset"),
+    "another key": (answer(OTHER_KEY.seal(b"here")), "a block"),
+    "no line of the protocol": (answer(b"garbage\x1b\n"), "the line is not base64"),
+    "control characters": (answer(REPLY + KEY.seal(b"\x1b[2J\r")), "the server sent '\\x1b[2J\\r'"),
+    "a line too long": (answer(b"A" * 600), TOO_LONG),
+    "a line without end": (answer(b"A" * 511), TOO_LONG),
+}
+HOSTILE = {
+    **{name: (does, f"cannot connect: {said}") for name, (does, said) in CONNECTING.items()},
+    **{name: (does, f"connection lost: {said}") for name, (does, said) in CONNECTED.items()},
 }
 
 
@@ -80,15 +98,13 @@ def timeout(said: str) -> tuple[str, ...]:
 def test_in_a_pipe_the_client_ends_by_itself(fake: FakeServer, name: str) -> None:
     behaviour, said = HOSTILE[name]
     fake.behave(behaviour)
-    program = Client(fake.port, *timeout(said))
-    try:
+    with contextlib.closing(Client(fake.port, *timeout(said))) as program:
         program.type("GET x\n")
         status = program.wait()  # its input stays open
-        _, notices, _ = program.end()
-    finally:
-        program.process.kill()
-        program.process.wait()
-    assert status == 3 and said in notices and notices.count("\n") == 1
+        out, notices, _ = program.end()
+    assert status == 3 and notices.startswith(said), notices
+    assert notices[-1] == "\n" and notices[:-1].isprintable()
+    assert out == ("here\n" if "line 1 was the last that was answered" in notices else "")
 
 
 @pytest.mark.parametrize("name", ["never answers", "floods", "resets in a reply"])
@@ -177,11 +193,10 @@ def turned(shell: Shell) -> None:
 
 def test_a_flood_of_replies_to_a_raw_client_waits_until_they_are_read(fake: FakeServer) -> None:
     """Nobody reads the client's output; what the server can send is what buffers hold."""
-    program = Client(fake.port, "--raw")
     sent = 0
     line = KEY.seal(b"\0" * 265)
     chunk = line * 100
-    try:
+    with contextlib.closing(Client(fake.port, "--raw")) as program:
         conversation = fake.accept().connect()
         conversation.socket.settimeout(0.5)  # nothing taken for so long: it is held back
         with contextlib.suppress(TimeoutError):
@@ -191,9 +206,6 @@ def test_a_flood_of_replies_to_a_raw_client_waits_until_they_are_read(fake: Fake
         conversation.close()
         out, _, _ = program.end()  # once it is read, all that was sent comes
         assert out.count("\n") == sent // len(line)
-    finally:
-        program.process.kill()
-        program.process.communicate()
 
 
 @pytest.mark.parametrize("call", ["kv.shell.Reactor", "kv.net.reactor.socket.socketpair"])

@@ -1,7 +1,6 @@
 """`python -m kv client` as a script sees it: pipes, files, exit statuses, what is sent and when."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -22,11 +21,12 @@ from patience import patience
 from pitfalls.in_process import Pipe, asked, turn
 from pitfalls.in_process import client as in_process
 from pitfalls.pitfall import bounded
-from wire import KEY, LONGEST_TEXT, Peer, der_public_key, new_id, to_line
+from wire import LONGEST_TEXT, Peer, new_id
 
 from kv.link import WINDOW
+from kv.net.address import Address
+from kv.net.stdio import READ_SIZE
 from kv.net.tcp import unacknowledged
-from kv.owner import loss
 from kv.protocol.messages import Command, Wire
 
 MakePeer = Callable[..., Peer]
@@ -82,6 +82,14 @@ class Client:
         """Waits for it to end by itself, its input still open; its status."""
         return self.process.wait(patience())
 
+    def close(self) -> None:
+        """Ends it, if need be, and closes its pipes."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe:
+                pipe.close()
+
 
 @pytest.fixture
 def start(server: Server) -> Iterator[Callable[..., Client]]:
@@ -90,17 +98,7 @@ def start(server: Server) -> Iterator[Callable[..., Client]]:
 
         def make(*args: str, port: int | None = None, **popen: Any) -> Client:
             client = Client(server.port if port is None else port, *args, **popen)
-
-            def close() -> None:
-                if client.process.poll() is None:
-                    client.process.kill()
-                client.process.wait()
-                for pipe in (client.stdin, client.stdout, client.stderr):
-                    if pipe:
-                        pipe.close()
-
-            stack.callback(close)
-            return client
+            return stack.enter_context(contextlib.closing(client))
 
         yield make
 
@@ -148,8 +146,7 @@ def script_file(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
 Start = Callable[..., Client]
 Run = Callable[..., tuple[str, str, int]]
 Told = Callable[..., tuple[list[str], str, str, int]]
-
-
+ScriptFile = Callable[[str], Any]
 Met = tuple[Client, Conversation]
 
 
@@ -157,6 +154,26 @@ Met = tuple[Client, Conversation]
 def met(start: Start, fake: FakeServer) -> Met:
     """A client that has connected, and the server's end of its connection."""
     return start(port=fake.port), fake.accept().connect()
+
+
+def rest(source: Any) -> bytes:
+    """All that comes from a pipe until its other end is closed, or nothing more comes."""
+    octets = b""
+    while select.select([source], [], [], patience())[0] and (more := source.read(65536)):
+        octets += more
+    return octets
+
+
+@contextlib.contextmanager
+def inside() -> Iterator[tuple[Any, Conversation, Pipe, Pipe]]:
+    """A client in this process, its clock moved by hand; its server, its input and its output."""
+    with (
+        bounded(patience()),
+        Pipe() as typed,
+        Pipe() as replies,
+        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
+    ):
+        yield shell, server, typed, replies
 
 
 # --- replies and notices ---------------------------------------------------------------------
@@ -175,27 +192,11 @@ def test_a_value_is_printed_raw_with_its_control_characters(start: Start) -> Non
     assert (notices, client.process.returncode) == (b"", 0)
 
 
-def test_notices_go_to_standard_error_and_name_the_line(run: Run) -> None:
-    out, notices, status = run("PUT x\n1\nget x\nGET x\n")
-    assert out == "PUT: OK\n1\n"
-    assert notices == ("line 3: 'get' is not a command: commands are case sensitive, use GET KEY\n")
-    assert status == 1
-
-
 def test_help_goes_to_standard_error_too(run: Run) -> None:
     out, notices, status = run("help\n")
     assert (out, status) == ("", 0)
     for verb in ("CONNECT", "PUT", "GET", "DELETE", "DISCONNECT"):
         assert verb in notices
-
-
-def test_the_client_connects_under_the_id_it_is_given(start: Start, fake: FakeServer) -> None:
-    client = start("--id", "alice liddell", port=fake.port)
-    conversation = fake.accept().handshake()
-    assert conversation.read_text() == "CONNECT alice liddell"
-    conversation.reply("CONNECT: OK")
-    client.end_input()
-    assert conversation.serve() == ["DISCONNECT"]
 
 
 def test_without_an_id_it_takes_user_name_process_id_and_something_random(
@@ -218,37 +219,29 @@ def test_the_end_of_input_disconnects_politely_and_does_not_print_that_reply(tol
     assert told("GET x\n") == (["GET x", "DISCONNECT"], "x\n", "", 0)
 
 
-def test_what_follows_a_disconnect_in_a_pipe_is_not_sent_and_a_notice_says_so(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    client.type("GET x\nDISCONNECT\nGET y\n")
-    assert fake.accept().connect().serve() == ["GET x", "DISCONNECT"]
-    out, notices, status = client.end()
-    assert (out, status) == ("x\nDISCONNECT: OK\n", 1)  # something was not done
-    assert "not sent" in notices and notices.count("\n") == 1
+PADDING = "\n" * (READ_SIZE - len("GET x\nDISCONNECT\n"))  # the DISCONNECT ends a read
 
 
-@pytest.mark.parametrize("more", ["GET y\n", "GET y\n" * 10_000], ids=["a line", "60 KB"])
-def test_what_follows_a_disconnect_in_a_file_is_not_sent_and_a_notice_says_so(
-    told: Told, script_file: Callable[[str], Any], more: str
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+@pytest.mark.parametrize(
+    ("before", "after", "noticed"),
+    [
+        ("", "GET y\n", True),
+        ("", "GET y\n" * 10_000, True),
+        (PADDING, "GET y\n", True),
+        ("", "\n  \n", False),
+    ],
+    ids=["a line", "60 KB", "after a read", "blank lines"],
+)
+def test_what_follows_a_disconnect_is_not_sent_and_a_notice_says_so(
+    told: Told, script_file: ScriptFile, kind: str, before: str, after: str, noticed: bool
 ) -> None:
-    texts, out, notices, status = told(None, stdin=script_file("GET x\nDISCONNECT\n" + more))
+    script = before + "GET x\nDISCONNECT\n" + after
+    how = {"stdin": script_file(script)} if kind == "file" else {}
+    texts, out, notices, status = told(None if how else script, **how)
     assert texts == ["GET x", "DISCONNECT"]
-    assert (out, status) == ("x\nDISCONNECT: OK\n", 1)  # something was not done
-    assert "not sent" in notices and notices.count("\n") == 1
-
-
-def test_the_rest_of_a_file_is_noticed_even_if_the_disconnect_ends_a_read(
-    told: Told, script_file: Callable[[str], Any]
-) -> None:
-    head = "\n" * (16 * 1024 - len("DISCONNECT\n")) + "DISCONNECT\n"
-    texts, _, notices, _ = told(None, stdin=script_file(head + "GET y\n"))
-    assert texts == ["DISCONNECT"] and "not sent" in notices
-
-
-def test_blank_lines_after_a_disconnect_are_nothing_to_speak_of(run: Run) -> None:
-    assert run("DISCONNECT\n\n  \n") == ("DISCONNECT: OK\n", "", 0)
+    assert (out, status) == ("x\nDISCONNECT: OK\n", int(noticed))  # something was not done
+    assert ("not sent" in notices, notices.count("\n")) == (noticed, noticed)
 
 
 def test_a_disconnect_ends_the_client_though_its_input_stays_open(start: Start) -> None:
@@ -260,13 +253,6 @@ def test_a_disconnect_ends_the_client_though_its_input_stays_open(start: Start) 
 
 def test_an_empty_input_is_an_empty_session(told: Told) -> None:
     assert told(None, stdin=subprocess.DEVNULL) == (["DISCONNECT"], "", "", 0)
-
-
-def test_a_script_in_a_regular_file_works_the_same(
-    start: Start, script_file: Callable[[str], Any]
-) -> None:
-    client = start(stdin=script_file("PUT colour\nblue\nGET colour\n"))
-    assert client.end() == ("PUT: OK\nblue\n", "", 0)
 
 
 def test_output_and_notices_may_be_regular_files(start: Start, tmp_path: Path) -> None:
@@ -295,7 +281,7 @@ def test_the_last_line_needs_no_line_feed(run: Run) -> None:
 
 
 def test_blank_lines_are_skipped_but_an_empty_value_is_stored(
-    told: Told, script_file: Callable[[str], Any]
+    told: Told, script_file: ScriptFile
 ) -> None:
     texts, *rest = told(None, stdin=script_file("\n \n\t\nPUT x\n\n\nPUT y\n  \nGET x\n"))
     assert texts == ["PUT x", "", "PUT y", "  ", "GET x", "DISCONNECT"]
@@ -352,10 +338,7 @@ def test_descriptors_that_others_have_made_non_blocking_work_too(start: Start) -
         os.close(theirs_out)
         source.write(b"PUT x\n" + b"v" * 200 + b"\n" + b"GET x\n" * 100)
         source.close()
-        received = b""
-        while select.select([output], [], [], patience())[0] and (octets := output.read(65536)):
-            received += octets
-        assert received == b"PUT: OK\n" + (b"v" * 200 + b"\n") * 100
+        assert rest(output) == b"PUT: OK\n" + (b"v" * 200 + b"\n") * 100
         assert client.end() == ("", "", 0)
 
 
@@ -364,7 +347,7 @@ def test_descriptors_that_others_have_made_non_blocking_work_too(start: Start) -
 REFUSED = {
     "hello": ["'hello' is not a command", "GET KEY", "PUT KEY", "DELETE KEY", "DISCONNECT"],
     "GETx": ["'GETx' is not a command"],
-    "get x": ["'get' is not a command", "case sensitive", "use GET KEY"],
+    "get x": ["'get' is not a command: commands are case sensitive, use GET KEY"],
     "Delete x": ["'Delete' is not a command", "case sensitive", "use DELETE KEY"],
     "disconnect": ["'disconnect' is not a command", "case sensitive", "use DISCONNECT"],
     " GET x": ["' GET x' is not a command", "use GET KEY"],
@@ -527,25 +510,18 @@ def test_strict_ends_the_script_at_the_first_refusal(start: Start, fake: FakeSer
     assert notices.endswith("; the script ends here\n") and notices.count("\n") == 1
 
 
-def test_strict_is_not_about_error_replies(run: Run) -> None:
-    assert run("GET x\nDELETE x\n", "--strict") == ("GET: ERROR\nDELETE: OK\n", "", 1)
-
-
 def test_without_refusals_strict_changes_nothing(run: Run) -> None:
-    assert run("PUT x\n1\nGET x\n", "--strict") == ("PUT: OK\n1\n", "", 0)
+    """An ERROR is a reply."""
+    script = "GET x\nPUT x\n1\nGET x\n"
+    assert run(script, "--strict") == ("GET: ERROR\nPUT: OK\n1\n", "", 1)
 
 
 # --- exit statuses ---------------------------------------------------------------------------
 
 
-def test_a_get_of_a_missing_key_is_printed_and_is_status_1(run: Run) -> None:
-    assert run("GET x\nDELETE x\n") == ("GET: ERROR\nDELETE: OK\n", "", 1)
-
-
-def test_any_error_reply_is_printed_and_is_status_1(start: Start, fake: FakeServer) -> None:
-    client = start(port=fake.port)
+def test_any_error_reply_is_printed_and_is_status_1(met: Met) -> None:
+    client, conversation = met
     client.type("PUT x\n1\nDELETE x\n")
-    conversation = fake.accept().connect()
     conversation.read_texts(3)
     conversation.reply("PUT: ERROR", "DELETE: ERROR")
     assert client.read_line() == "PUT: ERROR\n"
@@ -554,40 +530,36 @@ def test_any_error_reply_is_printed_and_is_status_1(start: Start, fake: FakeServ
     assert client.end() == ("DELETE: ERROR\n", "", 1)
 
 
-def test_an_id_in_use_is_a_clear_notice_and_status_1(run: Run, peer: MakePeer) -> None:
-    taken = new_id("taken")
+@pytest.mark.parametrize("options", [(), ("--raw",)], ids=str)
+def test_an_id_in_use_is_a_clear_notice_and_status_1(
+    run: Run, peer: MakePeer, options: tuple[str, ...]
+) -> None:
+    taken = new_id("taken already")
     peer(taken)
-    out, notices, status = run("GET x\n", "--id", taken)
+    out, notices, status = run("GET x\n", *options, "--id", taken)
     assert (out, status) == ("", 1)
     assert f"CONNECT: ERROR: the client id '{taken}' is in use" in notices
     assert "--id" in notices
 
 
-@pytest.mark.parametrize("client_id", ["", "x" * 258])
-def test_an_id_that_cannot_be_sent_is_a_wrong_option(run: Run, client_id: str) -> None:
-    out, notices, status = run("", "--id", client_id)
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--id", "", "client id"), ("--id", "x" * 258, "client id"), ("--key-bits", "8192", "8192")],
+    ids=["empty id", "long id", "key bits"],
+)
+def test_a_wrong_option_is_a_usage_message_and_status_2(
+    run: Run, option: str, value: str, said: str
+) -> None:
+    out, notices, status = run("", option, value)
     assert (out, status) == ("", 2)
-    assert "client id" in notices
+    assert "usage:" in notices and "error:" in notices and said in notices
 
 
-def test_a_wrong_option_is_a_usage_message_and_status_2(run: Run) -> None:
-    out, notices, status = run("", "--key-bits", "8192")
-    assert (out, status) == ("", 2)
-    assert "usage:" in notices and "error:" in notices
-
-
-def test_a_very_long_timeout_is_no_trouble(run: Run) -> None:
-    assert run("PUT x\n1\n", "--timeout", "999999999") == ("PUT: OK\n", "", 0)
-
-
-def test_a_port_that_nobody_listens_on_is_one_notice_and_status_3(run: Run) -> None:
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        port = deaf.getsockname()[1]
-        out, notices, status = run("GET x\n", port=port)
+def test_a_port_that_nobody_listens_on_is_one_notice_and_status_3(run: Run, deaf: Address) -> None:
+    out, notices, status = run("GET x\n", port=deaf[1])
     assert (out, status) == ("", 3)
     assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
-    assert f"127.0.0.1:{port}" in notices and "refused" in notices
+    assert f"127.0.0.1:{deaf[1]}" in notices and "refused" in notices
     assert notices.endswith("is the server running?\n")
 
 
@@ -598,64 +570,22 @@ def test_a_host_that_is_none_is_one_notice_and_status_3(run: Run, host: str) -> 
     assert notices.startswith("cannot connect") and notices.count("\n") == 1
 
 
-def test_every_address_of_a_name_is_tried(start: Start, server: Server) -> None:
-    """Started with a resolver of the test's: the first address refuses, the second is it."""
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        ports = [deaf.getsockname()[1], server.port]
-        program = (
-            "import runpy, socket, sys\n"
-            "def two(host, port, **_):\n"
-            "    assert host == 'two.example', host\n"
-            f"    return [(socket.AF_INET, 1, 6, '', ('127.0.0.1', p)) for p in {ports}]\n"
-            "socket.getaddrinfo = two\n"
-            "sys.argv = sys.argv[3:]\n"
-            "sys.argv[0] = 'kv'\n"
-            "runpy.run_module('kv', run_name='__main__')\n"
-        )
-        client = start("--host", "two.example", wrapper=(sys.executable, "-c", program), port=1)
-        assert client.end(b"PUT x\n1\n") == ("PUT: OK\n", "", 0)
+def test_every_address_of_a_name_is_tried(
+    run: Run, server: Server, deaf: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is a fork, and has this test's resolver."""
+    found = [(socket.AF_INET, 1, 6, "", address) for address in (deaf, ("127.0.0.1", server.port))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+    assert run("PUT x\n1\n", "--host", "two.example", port=1) == ("PUT: OK\n", "", 0)
 
 
 def test_localhost_works_whatever_addresses_it_has(run: Run) -> None:
     assert run("PUT x\n1\n", "--host", "localhost") == ("PUT: OK\n", "", 0)
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_lost_connection_is_told_at_once_and_is_status_3(
-    start: Start, fake: FakeServer, how: str
-) -> None:
-    client = start(port=fake.port)
-    client.type("GET x\n")
-    conversation = fake.accept().connect()
-    conversation.read_text()
-    conversation.reply("here")
-    assert client.read_line() == "here\n"
-    getattr(conversation, how)()
-    assert client.wait() == 3  # though its input is still open
-    out, notices, status = client.end()
-    assert (out, status) == ("", 3)
-    assert notices.startswith("connection lost: ") and notices.count("\n") == 1
-
-
-@pytest.mark.parametrize("greeted", [False, True])
-def test_a_connection_lost_before_connect_is_answered_is_status_3(
-    start: Start, fake: FakeServer, greeted: bool
-) -> None:
-    client = start(port=fake.port)
-    server = fake.accept()
-    (server.handshake() if greeted else server).close()
-    out, notices, status = client.end(b"GET x\n")
-    assert (out, status) == ("", 3)
-    assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
-
-
-def test_replies_that_came_before_the_connection_was_lost_are_printed(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
+def test_replies_that_came_before_the_connection_was_lost_are_printed(met: Met) -> None:
+    client, conversation = met
     client.type("GET a\nGET b\nGET c\n")
-    conversation = fake.accept().connect()
     conversation.read_texts(3)
     conversation.reply("1", "2")
     conversation.close()
@@ -667,7 +597,7 @@ def test_replies_that_came_before_the_connection_was_lost_are_printed(
 
 
 def test_every_reply_that_came_before_a_reset_is_printed(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+    start: Start, fake: FakeServer, script_file: ScriptFile
 ) -> None:
     """The client still sends when the reset comes; a failed send does not end reading."""
     for _ in range(5):
@@ -686,7 +616,7 @@ def test_every_reply_that_came_before_a_reset_is_printed(
 
 
 def test_every_reply_of_a_server_that_is_killed_in_a_script_is_printed(
-    start_server: Callable[..., Server], start: Start, script_file: Callable[[str], Any]
+    start_server: Callable[..., Server], start: Start, script_file: ScriptFile
 ) -> None:
     """What the notice says of the last line answered is what was printed."""
     for _ in range(3):
@@ -704,7 +634,7 @@ def test_every_reply_of_a_server_that_is_killed_in_a_script_is_printed(
 
 
 def test_a_loss_says_how_many_lines_were_answered_and_how_many_sent(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+    start: Start, fake: FakeServer, script_file: ScriptFile
 ) -> None:
     """Lines of the input, refused and blank ones and values included."""
     script = "hello\n\nPUT a\n1\n" + "PUT b\n2\n" * 5
@@ -720,30 +650,6 @@ def test_a_loss_says_how_many_lines_were_answered_and_how_many_sent(
     assert notices[0].startswith("line 1: 'hello'") and len(notices) == 2
 
 
-@pytest.mark.parametrize(
-    ("error", "connected", "greeted", "said"),
-    [
-        (OSError(errno.EPIPE, "Broken pipe"), True, True, "connection lost: the server went away"),
-        (OSError(errno.ECONNRESET, "reset"), True, True, "connection lost: reset"),
-        (OSError(errno.ECONNRESET, "reset"), False, False, "cannot connect: reset"),
-        (
-            OSError(errno.ECONNREFUSED, "refused"),
-            *(False, False, "cannot connect: refused; is the server running?"),
-        ),
-        (
-            ConnectionError("it closed"),
-            *(False, False, "cannot connect: it closed; does it use other --key-bits?"),
-        ),
-        (ConnectionError("it closed"), False, True, "cannot connect: it closed"),
-        (TimeoutError("no reply"), False, False, "cannot connect: no reply"),
-    ],
-)
-def test_why_there_is_no_connection_is_said_in_words(
-    error: OSError, connected: bool, greeted: bool, said: str
-) -> None:
-    assert loss(error, connected, greeted) == said
-
-
 def test_a_server_with_other_key_bits_is_hinted_at(
     start: Start, start_server: Callable[..., Server], run: Run
 ) -> None:
@@ -753,63 +659,9 @@ def test_a_server_with_other_key_bits_is_hinted_at(
     assert notices.endswith("does it use other --key-bits?\n") and notices.count("\n") == 1
 
 
-#: A few of the many that tests/test_library.py has.
-BROKEN = {
-    "wrong reply": KEY.seal(b"DELETE: OK"),
-    "control characters": KEY.seal(b"\x1b[2JPUT: OK\r"),
-    "garbage": b"garbage\x1b\n",
-    "line too long": b"A" * 512 + b"\n",
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_server_that_breaks_the_protocol_is_left_and_is_status_3(
-    start: Start, fake: FakeServer, name: str
-) -> None:
-    client = start(port=fake.port)
-    client.type("PUT x\n1\n")
-    conversation = fake.accept().connect()
-    conversation.read_texts(2)
-    conversation.send_raw(BROKEN[name])
-    assert client.wait() == 3
-    out, notices, _ = client.end()
-    assert out == ""
-    assert notices.startswith("connection lost: ") and notices.count("\n") == 1
-    assert all(character.isprintable() for character in notices[:-1]), notices
-
-
-def test_a_server_that_speaks_without_being_asked_is_left_and_is_status_3(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    fake.accept().connect().reply("PUT: OK")
-    assert client.wait() == 3
-    out, notices, _ = client.end()
-    assert out == ""
-    assert "'PUT: OK' without a command" in notices
-
-
-def test_a_server_whose_key_line_is_none_is_left_and_is_status_3(
-    start: Start, fake: FakeServer
-) -> None:
-    client = start(port=fake.port)
-    fake.accept().send_raw(to_line(der_public_key(KEY.n >> 8, KEY.e)))
-    assert client.wait() == 3
-    out, notices, _ = client.end()
-    assert out == ""
-    assert notices.startswith("cannot connect: ") and notices.count("\n") == 1
-    assert "not one of 512 bits" in notices
-
-
 def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
-    """In this process, its clock moved by hand: nothing is typed for a year."""
-    with (
-        bounded(patience()),
-        Pipe() as typed,
-        Pipe() as replies,
-        Pipe() as notices,
-        in_process(typed.source, replies.sink, notices.sink) as (shell, server),
-    ):
+    """Nothing is typed for a year."""
+    with inside() as (shell, server, typed, replies):
         for reply in (b"here", b"there"):
             typed.write(b"GET x\n")
             assert asked(shell, server) == "GET x"
@@ -822,12 +674,7 @@ def test_a_client_that_awaits_nothing_has_no_timeout() -> None:
 
 
 def test_a_slow_reader_of_the_replies_gets_them_all_and_the_session_goes_on() -> None:
-    with (
-        bounded(patience()),
-        Pipe() as typed,
-        Pipe() as replies,
-        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
-    ):
+    with inside() as (shell, server, typed, replies):
         fcntl.fcntl(replies.sink, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
         for number in range(1, 41):
             typed.write(b"GET x\n")
@@ -845,11 +692,7 @@ def test_a_slow_reader_of_the_replies_gets_them_all_and_the_session_goes_on() ->
 
 
 def test_no_more_lines_are_taken_than_the_turn_allows_nor_after_the_end() -> None:
-    with (
-        Pipe() as typed,
-        Pipe() as replies,
-        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
-    ):
+    with inside() as (shell, server, *_):
         value, end = (server.key.seal(text)[:-1] for text in (b"v", b"DISCONNECT: OK"))
         for command in [Command.get(Wire(), "x")] * 4 + [Command.disconnect()]:
             shell._send(command, 1)
@@ -863,11 +706,7 @@ def test_no_more_lines_are_taken_than_the_turn_allows_nor_after_the_end() -> Non
 
 
 def test_so_many_replies_and_notices_are_waited_for_and_no_more() -> None:
-    with (
-        Pipe() as typed,
-        Pipe() as replies,
-        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
-    ):
+    with inside() as (shell, server, typed, _):
         typed.write(b"GET x\n" + b"hello\n" * 300)
         assert asked(shell, server) == "GET x"
         for _ in range(10):
@@ -876,12 +715,7 @@ def test_so_many_replies_and_notices_are_waited_for_and_no_more() -> None:
 
 
 def test_asking_for_more_does_not_put_the_deadline_off() -> None:
-    with (
-        bounded(patience()),
-        Pipe() as typed,
-        Pipe() as replies,
-        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
-    ):
+    with inside() as (shell, server, typed, _):
         for command in (b"GET a", b"GET b"):
             typed.write(command + b"\n")
             turn(shell, lambda: select.select([server.socket], [], [], 0)[0])
@@ -895,11 +729,7 @@ def test_asking_for_more_does_not_put_the_deadline_off() -> None:
 
 
 def test_what_is_flushed_is_sent_before_the_loop_turns_again() -> None:
-    with (
-        Pipe() as typed,
-        Pipe() as replies,
-        in_process(typed.source, replies.sink, replies.sink) as (shell, server),
-    ):
+    with inside() as (shell, server, *_):
         shell._link.send(Command.get(Wire(), "x"))
         shell._link.flush()
         assert select.select([server.socket], [], [], patience())[0]
@@ -930,15 +760,12 @@ def test_a_full_output_pipe_does_not_keep_it_from_noticing_the_server_going_away
         conversation.close()
         assert "connection lost" in client.read_line(client.stderr)  # stdout is still full
         assert client.process.poll() is None  # it has replies to hand over first
-        received = b""
-        while select.select([output], [], [], patience())[0] and (octets := output.read(65536)):
-            received += octets
-        assert received == (value.encode() + b"\n") * count
+        assert rest(output) == (value.encode() + b"\n") * count
         assert client.wait() == 3
 
 
 def test_an_output_nobody_reads_holds_the_commands_up(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+    start: Start, fake: FakeServer, script_file: ScriptFile
 ) -> None:
     """100,000 long replies would take 26 MB; the client asks for no more than it can hand on."""
     client = start(port=fake.port, stdin=script_file("GET x\n" * 100_000))
@@ -970,7 +797,7 @@ def test_a_reader_that_has_had_enough_ends_it_quietly(start: Start) -> None:
 
 
 def test_a_reader_that_left_while_the_pipe_was_full_ends_it_quietly(
-    start: Start, script_file: Callable[[str], Any]
+    start: Start, script_file: ScriptFile
 ) -> None:
     value = "v" * LONGEST_TEXT
     client = start(stdin=script_file(f"PUT x\n{value}\n" + "GET x\n" * 2000))
@@ -1020,9 +847,7 @@ def test_a_full_pipe_of_notices_does_not_keep_replies_from_coming(start: Start) 
         client.type("hello\n" * 200 + "PUT x\n1\n")
         assert client.read_line() == "PUT: OK\n"
         client.end_input()
-        received = b""
-        while select.select([notices], [], [], patience())[0] and (octets := notices.read(65536)):
-            received += octets
+        received = rest(notices)
         assert received.count(b"'hello' is not a command") == received.count(b"\n") == 200
         assert client.end() == ("", "", 1)
 
@@ -1082,7 +907,7 @@ def test_ctrl_c_ends_it_even_if_it_comes_just_before_the_loop_sleeps(start: Star
 
 
 def test_commands_are_pipelined_up_to_the_window_and_no_further(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+    start: Start, fake: FakeServer, script_file: ScriptFile
 ) -> None:
     """The server says nothing until the client gives up: what came by then is the window.
 
@@ -1096,7 +921,7 @@ def test_commands_are_pipelined_up_to_the_window_and_no_further(
 
 
 def test_each_reply_makes_room_for_one_more_command(
-    start: Start, fake: FakeServer, script_file: Callable[[str], Any]
+    start: Start, fake: FakeServer, script_file: ScriptFile
 ) -> None:
     client = start(port=fake.port, stdin=script_file("GET x\n" * (WINDOW + 10)))
     conversation = fake.accept().connect()
@@ -1138,7 +963,7 @@ def test_reading_pauses_while_too_many_replies_are_outstanding(
 
 
 def test_a_long_script_gets_all_its_replies_in_order(
-    start_server: Callable[..., Server], run: Run, script_file: Callable[[str], Any]
+    start_server: Callable[..., Server], run: Run, script_file: ScriptFile
 ) -> None:
     small = start_server("--key-bits", "128")
     numbers = range(1000)
@@ -1170,16 +995,13 @@ def test_raw_sends_every_line_as_it_is_and_half_closes_at_the_end(
     assert client.end() == ("PUT: ERROR\n\n", "the server closed the connection\n", 0)
 
 
-def test_raw_sends_a_put_before_its_value_is_there(start: Start, fake: FakeServer) -> None:
+def test_raw_waits_neither_for_a_value_nor_to_be_asked(start: Start, fake: FakeServer) -> None:
     client = start("--raw", port=fake.port)
-    client.type("PUT x\n")
-    assert fake.accept().connect().read_text() == "PUT x"
-
-
-def test_raw_shows_what_comes_without_having_been_asked_for(start: Start, fake: FakeServer) -> None:
-    client = start("--raw", port=fake.port)
-    fake.accept().connect().reply("one", "two")
+    conversation = fake.accept().connect()
+    conversation.reply("one", "two")
     assert [client.read_line(), client.read_line()] == ["one\n", "two\n"]
+    client.type("PUT x\n")
+    assert conversation.read_text() == "PUT x"
 
 
 def test_raw_shows_the_server_dropping_a_bad_client(start: Start, server: Server) -> None:
@@ -1208,11 +1030,3 @@ def test_raw_does_not_wait_longer_than_the_timeout_after_its_half_close(
         conversation.read_line()
     assert client.wait() == 3
     assert "did not reply for 0.5 s" in client.end()[1]
-
-
-def test_raw_with_an_id_in_use_is_status_1(run: Run, peer: MakePeer) -> None:
-    taken = new_id("taken")
-    peer(taken)
-    out, notices, status = run("GET x\n", "--raw", "--id", taken)
-    assert (out, status) == ("", 1)
-    assert "is in use" in notices

@@ -25,6 +25,7 @@ from pitfalls.pitfall import bounded
 from wire import LONGEST_TEXT, new_id
 
 from kv.link import WINDOW
+from kv.typed import SKIPPED
 
 CTRL_C, CTRL_D, CTRL_V = b"\x03", b"\x04", b"\x16"
 STANDARD = ("stdin", "stdout", "stderr")
@@ -105,8 +106,16 @@ Prompted = tuple[Terminal, Conversation]
 
 
 @pytest.fixture
+def terminal(start: Start) -> Terminal:
+    """A client of the shared server that asks for a command."""
+    terminal = start()
+    terminal.shown("kv> ")
+    return terminal
+
+
+@pytest.fixture
 def prompted(start: Start, fake: FakeServer) -> Prompted:
-    """A client that asks for a command, and the server's end of its connection."""
+    """The same, and the server's end of its connection."""
     terminal = start(port=fake.port)
     conversation = fake.accept().connect()
     terminal.shown("kv> ")
@@ -133,81 +142,53 @@ def test_a_session_looks_like_this(start: Start, server: Server) -> None:
     assert terminal.end() == ("DISCONNECT\nDISCONNECT: OK\n", 0)
 
 
-def test_without_an_id_the_greeting_has_user_name_and_process_id(start: Start) -> None:
-    terminal = start(env={**os.environ, "LOGNAME": "carol"})
-    assert f"as 'carol-{terminal.process.pid}-" in terminal.shown("kv> ")
-
-
-def test_help_names_the_five_commands(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
-    text = terminal.line("help")
-    for verb in ("CONNECT", "PUT", "GET", "DELETE", "DISCONNECT"):
-        assert f"{verb} " in text
-    terminal.press(CTRL_D)
-    assert terminal.end()[1] == 0  # asking is no mistake
-
-
-def test_a_refused_command_is_explained_and_the_session_goes_on(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
+def test_a_refused_command_is_explained_and_the_session_goes_on(terminal: Terminal) -> None:
     terminal.line("PUT x", "value> ")
     terminal.line("1")
     assert terminal.line("get x") == (
         "'get' is not a command: commands are case sensitive, use GET KEY\n"
     )
-    assert "is not a command" in terminal.line("hello")
-    assert "not an ASCII character" in terminal.line("GET caf\u00e9")
-    assert "262 characters" in terminal.line("GET " + "k" * 262)
     assert terminal.line("GET x") == "1\n"
     terminal.press(CTRL_D)
     assert terminal.end()[1] == 1
 
 
-def test_a_lower_case_put_asks_for_its_value_and_throws_it_away(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
-    said = terminal.line("put x", "value (skipped)> ")
-    assert "use PUT KEY; the next line, its value, is skipped" in said
-    assert terminal.line("DISCONNECT") == ""
-    assert terminal.line("GET x") == "GET: ERROR\n"
+#: A PUT, what is said of it, and the prompt; a value, what is said of it, and what is stored.
+VALUES = {
+    "empty": ("PUT x", "", "value> ", "", "PUT: OK\n", "\n"),
+    "too long": (
+        *("PUT x", "", "value> ", "v" * (LONGEST_TEXT + 1)),
+        *("the value has 266 characters, at most 265 are allowed\n", "GET: ERROR\n"),
+    ),
+    "skipped": (
+        *("put x", f"'put' is not a command: commands are case sensitive, use PUT KEY{SKIPPED}\n"),
+        *("value (skipped)> ", "DISCONNECT", "", "GET: ERROR\n"),
+    ),
+}
 
 
-def test_a_refused_value_is_explained_and_a_command_is_asked_for_next(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
-    terminal.line("PUT x", "value> ")
-    assert "at most 265" in terminal.line("v" * (LONGEST_TEXT + 1))
-    assert terminal.line("GET x") == "GET: ERROR\n"
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_is_asked_for_and_then_a_command(terminal: Terminal, name: str) -> None:
+    put, above, prompt, value, said, stored = VALUES[name]
+    assert terminal.line(put, prompt) == above
+    assert terminal.line(value) == said
+    assert terminal.line("GET x") == stored
 
 
-def test_an_empty_value_can_be_typed(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
-    terminal.line("PUT x", "value> ")
-    assert terminal.line("") == "PUT: OK\n"
-    assert terminal.line("GET x") == "\n"
-
-
-def test_lines_that_are_pasted_get_all_their_replies(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
-    count = 30
-    terminal.press(b"".join(b"PUT k%d\n%d\nGET k%d\n" % (i, i, i) for i in range(count)))
+def test_lines_that_are_pasted_get_all_their_replies(terminal: Terminal) -> None:
+    terminal.press(b"".join(b"PUT k%d\n%d\nGET k%d\n" % (i, i, i) for i in range(30)))
     terminal.press(b"DISCONNECT\n")
     text, status = terminal.end()
     assert status == 0
-    assert text.count("PUT: OK\n") == count and text.endswith("DISCONNECT: OK\n")
+    assert text.count("PUT: OK\n") == 30 and text.endswith("DISCONNECT: OK\n")
 
 
 # --- what peers send -------------------------------------------------------------------------
 
 
 def test_control_characters_that_were_typed_are_escaped_when_they_come_back(
-    start: Start,
+    terminal: Terminal,
 ) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
     terminal.line("PUT x", "value> ")
     terminal.press(CTRL_V + b"\x1b[31mred" + CTRL_V + b"\x7f\n")
     terminal.shown("PUT: OK\nkv> ")
@@ -260,31 +241,25 @@ def test_values_are_raw_and_nobody_is_prompted_when_only_the_input_is_a_terminal
 # --- leaving ---------------------------------------------------------------------------------
 
 
-def test_ctrl_d_disconnects_politely(prompted: Prompted) -> None:
+#: What is typed and what is sent; how it ends: on the screen, and its status.
+LEFT = {
+    "at the prompt": (b"", [], "\n", 0),  # the shell's prompt begins in a line of its own
+    "for a value": (b"PUT x\n", [], "\nthe last PUT has no value line; it was not sent\n", 1),
+    "twice in a line": (b"GET x" + CTRL_D, ["GET x"], "GET xx\n", 0),  # its echo has no line feed
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_ctrl_d_disconnects_politely(prompted: Prompted, name: str) -> None:
     terminal, conversation = prompted
+    typed, sent, said, expected = LEFT[name]
+    terminal.press(typed)
+    if typed.startswith(b"PUT"):
+        terminal.shown("value> ")
     terminal.press(CTRL_D)
-    assert conversation.serve() == ["DISCONNECT"]
+    assert conversation.serve() == [*sent, "DISCONNECT"]
     text, status = terminal.end()
-    assert status == 0
-    assert text == "\n"  # the shell's prompt begins in a line of its own, right below
-
-
-def test_ctrl_d_instead_of_a_value_sends_nothing_of_that_put(prompted: Prompted) -> None:
-    terminal, conversation = prompted
-    terminal.line("PUT x", "value> ")
-    terminal.press(CTRL_D)
-    assert conversation.serve() == ["DISCONNECT"]
-    text, status = terminal.end()
-    assert "the last PUT has no value" in text
-    assert status == 1
-
-
-def test_ctrl_d_twice_in_a_line_ends_the_line_and_then_the_session(prompted: Prompted) -> None:
-    terminal, conversation = prompted
-    terminal.press(b"GET x" + CTRL_D + CTRL_D)
-    assert conversation.serve() == ["GET x", "DISCONNECT"]
-    text, status = terminal.end()
-    assert "x\n" in text and status == 0
+    assert (text, status) == (said, expected)
 
 
 AGAIN = "Ctrl-C again within two seconds ends; Ctrl-D leaves politely\n"
@@ -326,9 +301,7 @@ def test_ctrl_c_drops_a_part_of_a_line_that_was_read_already() -> None:
         assert asked(shell, server) == "GET y"
 
 
-def test_ctrl_c_twice_ends_it_with_130_and_without_a_traceback(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
+def test_ctrl_c_twice_ends_it_with_130_and_without_a_traceback(terminal: Terminal) -> None:
     terminal.press(CTRL_C)
     terminal.shown(AGAIN + "kv> ")
     terminal.press(CTRL_C)
@@ -336,19 +309,15 @@ def test_ctrl_c_twice_ends_it_with_130_and_without_a_traceback(start: Start) -> 
     assert (text.strip("^C\n"), status) == ("", 130)
 
 
-def test_ctrl_c_drops_the_line_again_once_something_has_been_typed(start: Start) -> None:
-    terminal = start()
-    terminal.shown("kv> ")
+def test_ctrl_c_drops_the_line_again_once_something_has_been_typed(terminal: Terminal) -> None:
     for _ in range(3):
         terminal.press(CTRL_C)
         terminal.shown(AGAIN + "kv> ")
         assert terminal.line("GET x") == "GET: ERROR\n"
 
 
-def test_after_ctrl_z_and_fg_the_prompt_is_there_again(start: Start) -> None:
+def test_after_ctrl_z_and_fg_the_prompt_is_there_again(terminal: Terminal) -> None:
     """In a pseudo-terminal of its own nobody continues the client but the test."""
-    terminal = start()
-    terminal.shown("kv> ")
     os.kill(terminal.process.pid, signal.SIGSTOP)
     os.waitpid(terminal.process.pid, os.WUNTRACED)
     os.kill(terminal.process.pid, signal.SIGCONT)
@@ -365,13 +334,21 @@ def test_ctrl_c_ends_it_while_it_is_still_connecting(start: Start, fake: FakeSer
     assert text.strip("^C\n") == ""
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
-def test_the_server_going_away_is_told_at_once_in_the_middle_of_a_typed_line(
-    prompted: Prompted, how: str
+@pytest.mark.parametrize(
+    ("typed", "shown", "how"),
+    [
+        (b"PUT col", "PUT col", "close"),
+        (b"PUT col", "PUT col", "reset"),
+        (b"PUT colour\n", "value> ", "close"),
+    ],
+    ids=["close", "reset", "value"],
+)
+def test_the_server_going_away_is_told_at_once_whatever_is_typed(
+    prompted: Prompted, typed: bytes, shown: str, how: str
 ) -> None:
     terminal, conversation = prompted
-    terminal.press(b"PUT col")
-    terminal.shown("PUT col")
+    terminal.press(typed)
+    terminal.shown(shown)
     getattr(conversation, how)()
     text, status = terminal.end()
     assert text.startswith("\nconnection lost: ") and text.endswith("\n")
@@ -386,15 +363,6 @@ def test_a_half_typed_line_is_not_left_behind_for_the_shell(prompted: Prompted) 
     assert terminal.end()[1] == 3
     terminal.press(b"what comes next\n")
     assert os.read(terminal.slave, 4096) == b"what comes next\n"
-
-
-def test_the_server_going_away_is_told_while_a_value_is_asked_for(prompted: Prompted) -> None:
-    terminal, conversation = prompted
-    terminal.line("PUT colour", "value> ")
-    conversation.close()
-    text, status = terminal.end()
-    assert text.startswith("\nconnection lost: ")
-    assert status == 3
 
 
 def test_the_server_going_away_is_noticed_while_the_screen_takes_nothing(

@@ -1,37 +1,17 @@
 """The account of memory."""
 
-import pytest
 from house import house
+from test_ready import SERVER, talk
 
-from kv.protocol.cipher import PrivateKey
-from kv.protocol.conversation import ServerConversation, Service
+from kv.protocol.conversation import Service
 from kv.protocol.messages import Wire
 from kv.protocol.store import ENTRY, SESSION, SWEEP, Session, Store
-
-CLIENT = PrivateKey.generate()
-SERVER = PrivateKey.generate()
 
 
 def begin(store: Store, client_id: str = "alice") -> Session:
     session = store.begin(client_id)
     assert session is not None
     return session
-
-
-def talk(service: Service, *texts: str) -> tuple[ServerConversation, list[str]]:
-    conversation = ServerConversation(service)
-    conversation.receive(CLIENT.public.to_line())
-    return conversation, [say(conversation, text) for text in texts]
-
-
-def say(conversation: ServerConversation, text: str) -> str:
-    reply = conversation.receive(CLIENT.seal(text.encode()))
-    return SERVER.public.open(reply).decode() if reply else ""
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service(Wire(), SERVER, Store())
 
 
 def test_an_entry_is_charged_its_octets_and_a_fixed_charge() -> None:
@@ -97,13 +77,10 @@ def test_the_key_of_a_put_is_charged_while_its_value_is_awaited() -> None:
     assert store.used == before
 
 
-def test_the_account_reads_zero_when_every_session_has_ended(service: Service) -> None:
-    conversations = [
-        talk(service, f"CONNECT {n}", "PUT a", "1", "GET a", "GET a", "PUT b", "2", "PUT pending")[
-            0
-        ]
-        for n in range(3)
-    ]
+def test_the_account_reads_zero_when_every_session_has_ended() -> None:
+    service = Service(Wire(), SERVER, Store())
+    said = ["PUT a", "1", "GET a", "GET a", "PUT b", "2", "PUT pending"]
+    conversations = [talk(service, f"CONNECT {number}", *said) for number in range(3)]
     assert service.store.used
     assert service.store.remembered
     for conversation in conversations:

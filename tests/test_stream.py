@@ -242,6 +242,20 @@ def test_who_was_ready_too_late_reads_in_its_turn_and_keeps_its_interest_in_a_sh
     bench.turn()
     bench.sock.send.assert_called_once_with(b"one", NO_SIGNAL)
     assert bench.interest == READ
+    bench.sock.recv.reset_mock()
+    bench.stream.write(b"two\n")  # which asks for a turn, too, but there is nothing to read in it
+    bench.turn()
+    assert bench.sock.send.call_count == 2 and not bench.sock.recv.called
+
+
+def test_who_was_held_up_reads_in_the_turn_in_which_it_may_go_on() -> None:
+    bench = Bench()
+    bench.stream.wait()
+    bench.turn()
+    bench.stream.go_on()
+    bench.sock.recv.side_effect = [b"one\n"]
+    bench.turn()
+    assert bench.owner.told == [b"one"] and bench.interest == READ
 
 
 def test_who_has_to_wait_for_its_turn_is_told_at_once_that_all_is_sent() -> None:
@@ -249,6 +263,7 @@ def test_who_has_to_wait_for_its_turn_is_told_at_once_that_all_is_sent() -> None
     bench.sock.send.side_effect = [WOULD_BLOCK, 4]
     bench.stream.write(b"one\n")
     bench.turn()
+    assert not bench.sock.recv.called
     bench.spend()
     bench.turn(READ | WRITE)
     assert bench.owner.told == ["drained"] and not bench.interest & WRITE

@@ -1,12 +1,10 @@
 """Our client's end of TLS: the library, the command line, and servers that strangers have made."""
 
-import contextlib
 import os
 import select
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +13,9 @@ from certificates import CA, CLIENT, OTHER_CA, SERVER
 from conftest import Server
 from fake import Conversation, FakeServer, opened
 from patience import patience
+from service.parts import free_port
 from test_interop import CONVERSATION, NODE, OUR_CLIENT, PROGRAMS, ROOT, as_lines
-from test_tls_server import OPENSSL, OPTIONS
+from test_tls_server import OPENSSL, OPTIONS, openssl
 from wire import KEY, from_line, new_id, parse_public_key
 
 from kv import Client
@@ -90,11 +89,6 @@ def test_what_cannot_be_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         library(1, **options)
-
-
-def test_a_program_that_speaks_plainly_does_not_wait_for_the_ssl_module() -> None:
-    code = "import sys, kv; kv.Client; sys.exit('ssl' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 # --- the wrong way to talk ---------------------------------------------------------------------
@@ -242,36 +236,24 @@ def test_our_client_talks_to_nodes_tls(tmp_path: Path) -> None:
 AGAIN = 'i=0; until "$@"; do i=$((i + 1)); [ $i -lt 20 ] || exit 1; done'
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @OPENSSL
 def test_our_client_talks_to_openssl() -> None:
     """`s_server` opens what comes, and seals what this test answers."""
     port = free_port()
-    files = ["-cert", SERVER[0], "-key", SERVER[1]]
-    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", *files, "-quiet", "-tls1_3"]
-    with contextlib.ExitStack() as stack:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        assert process.stdin and process.stdout
-        stack.enter_context(process.stdin)
-        stack.enter_context(process.stdout)
-        source, sink = process.stdout, process.stdin
-        ours = subprocess.Popen(
-            ["sh", "-c", AGAIN, "sh", *OUR_CLIENT, "--port", str(port), "--tls-ca", CA],
+    files = ("-cert", SERVER[0], "-key", SERVER[1])
+    command = [*OUR_CLIENT, "--port", str(port), "--tls-ca", CA]
+    with (
+        openssl("s_server", "-accept", f"127.0.0.1:{port}", *files, "-quiet", "-tls1_3") as server,
+        subprocess.Popen(
+            ["sh", "-c", AGAIN, "sh", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
-        )
-        stack.callback(ours.wait)
-        stack.callback(ours.kill)
+        ) as ours,
+    ):
+        source, sink = server
+        assert ours.stdin and ours.stdout
 
         def read_line() -> bytes:
             line = b""
@@ -280,15 +262,15 @@ def test_our_client_talks_to_openssl() -> None:
                 line += os.read(source.fileno(), 1)
             return line
 
-        client_key = parse_public_key(from_line(read_line()))
-        sink.write(KEY.line)
-        assert opened(read_line(), *client_key).startswith(b"CONNECT ")
-        sink.write(KEY.seal(b"CONNECT: OK"))
-        assert ours.stdin and ours.stdout
-        ours.stdin.write(b"GET colour\n")
-        ours.stdin.flush()
-        assert opened(read_line(), *client_key) == b"GET colour"
-        sink.write(KEY.seal(b"blue"))
-        assert ours.stdout.readline() == b"blue\n"
-        ours.stdin.close()
-        ours.stdout.close()
+        try:
+            client_key = parse_public_key(from_line(read_line()))
+            sink.write(KEY.line)
+            assert opened(read_line(), *client_key).startswith(b"CONNECT ")
+            sink.write(KEY.seal(b"CONNECT: OK"))
+            ours.stdin.write(b"GET colour\n")
+            ours.stdin.flush()
+            assert opened(read_line(), *client_key) == b"GET colour"
+            sink.write(KEY.seal(b"blue"))
+            assert ours.stdout.readline() == b"blue\n"
+        finally:
+            ours.kill()

@@ -7,9 +7,7 @@ import pty
 import re
 import select
 import signal
-import socket
 import stat
-import struct
 import textwrap
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -101,12 +99,9 @@ def test_the_clients_end_of_it(start_server: Callable[..., Server], run_kv: Any)
     assert told(done.stderr, "stdout")[0] == "write 8 octets"
 
 
-@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_colours_on_a_terminal(
-    start_server: Callable[..., Server], no_color: str, coloured: bool
-) -> None:
+def test_colours_on_a_terminal(start_server: Callable[..., Server]) -> None:
     ours, theirs = pty.openpty()
-    env = os.environ | {"NO_COLOR": no_color}
+    env = os.environ | {"NO_COLOR": ""}
     server = start_server("--trace", stderr=theirs, env=env, listening=False)
     os.close(theirs)
     shown = b""
@@ -115,7 +110,7 @@ def test_colours_on_a_terminal(
     with Peer(int(found[1])).handshake():
         while b"AWAITING_KEY -> AWAITING_CONNECT" not in shown:
             shown += os.read(ours, 65536)
-    assert (b"\x1b[" in shown) == coloured
+    assert b"\x1b[" in shown
     server.stop()
     os.close(ours)
 
@@ -356,8 +351,7 @@ def test_three_lives_are_told_in_full(tmp_path: Path, monkeypatch: pytest.Monkey
         alice.send("DISCONNECT")
         alice.socket.close()
         h.settle()
-        bob.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        bob.socket.close()
+        bob.reset()
         h.settle()
         h.guest()
         h.wait(10)
@@ -508,16 +502,15 @@ def test_what_was_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
         assert len(events) >= whole[:size].count("},\n{") - 1
 
 
-def test_a_trace_file_that_cannot_be_written(run_kv: Any, tmp_path: Path) -> None:
-    done = run_kv("server", "--port", "0", "--trace-file", str(tmp_path))
+@pytest.mark.parametrize(("kind", "why"), [("directory", "Is a directory"), ("FIFO", "")])
+def test_a_trace_file_that_cannot_be_written(
+    run_kv: Any, tmp_path: Path, kind: str, why: str
+) -> None:
+    path = tmp_path / "trace"
+    path.mkdir() if kind == "directory" else os.mkfifo(path)  # which nobody reads
+    done = run_kv("server", "--port", "0", "--trace-file", str(path))
     assert done.returncode == 2
-    assert done.stderr.endswith(f"error: cannot write {tmp_path}: Is a directory\n")
-
-
-def test_a_fifo_that_nobody_reads_is_refused(run_kv: Any, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    done = run_kv("server", "--port", "0", "--trace-file", str(tmp_path / "fifo"))
-    assert done.returncode == 2 and "cannot write" in done.stderr
+    assert f"error: cannot write {path}: {why}" in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -533,6 +526,7 @@ def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..
 @pytest.mark.parametrize(
     "content",
     [
+        None,  # there is no such file
         "",
         "[]",
         "{}",
@@ -544,9 +538,10 @@ def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..
         "[\n" + "[" * 99_999,
     ],
 )
-def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: str) -> None:
+def test_what_is_no_trace_is_one_sentence(run_kv: Any, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "trace.json"
-    path.write_text(content)
+    if content is not None:
+        path.write_text(content)
     done = run_kv("replay", str(path))
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(f"cannot replay {path}: ") and done.stderr.count("\n") == 1

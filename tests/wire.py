@@ -10,6 +10,7 @@ import itertools
 import socket
 import struct
 from dataclasses import dataclass
+from typing import Self
 
 import rsa
 from patience import patience
@@ -154,62 +155,29 @@ OTHER_KEY = Key.make()
 TLS = False
 
 
-class Peer:
-    """One blocking connection to a server, from its first octet on.
+class End:
+    """One end of a connection, blocking: lines that are read and written, each wait bounded."""
 
-    `Peer(port)` connects and sends nothing; `.handshake()` exchanges the keys; `.connect(id)`
-    asks for a session. Both return the peer, so `Peer(port).handshake().connect("alice")`. With
-    `small_buffers`, the server soon finds that it cannot send to a peer that does not read.
-    """
-
-    def __init__(
-        self, port: int, host: str = "127.0.0.1", key: Key = KEY, small_buffers: bool = False
-    ) -> None:
+    def __init__(self, sock: socket.socket, key: Key) -> None:
         self.key = key
-        self.server_key: tuple[int, int] | None = None
-        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.socket = sock
         self.socket.settimeout(patience())
-        if small_buffers:
-            # What a peer does not read fills the kernels' buffers first, and on loopback that
-            # takes megabytes. With small segments and a small window it takes a few kilobytes.
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        try:
-            self.socket.connect((host, port))
-        except OSError:
-            self.socket.close()
-            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if TLS:
-            self.socket = TlsSocket(self.socket)  # type: ignore[assignment]
-        #: This end's port: how the server's log names the connection.
-        self.port: int = self.socket.getsockname()[1]
         self._received = bytearray()
 
-    def __enter__(self) -> "Peer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def handshake(self) -> "Peer":
-        """Sends this end's key line and reads the server's."""
-        self.send_raw(self.key.line)
-        self.read_key()
-        return self
-
-    def connect(self, client_id: str) -> "Peer":
-        """CONNECT under `client_id`, which must be free."""
-        assert self.ask(f"CONNECT {client_id}") == "CONNECT: OK"
-        return self
+    def send_raw(self, octets: bytes) -> None:
+        """Sends `octets` as they are."""
+        self.socket.sendall(octets)
 
     def seal(self, text: str) -> bytes:
         """The line, LF included, that carries `text` under this end's key."""
         return self.key.seal(text.encode("latin-1"))
-
-    def send_raw(self, octets: bytes) -> None:
-        """Sends `octets` as they are."""
-        self.socket.sendall(octets)
 
     def send_text(self, *texts: str) -> None:
         """Seals and sends `texts`, all in one go."""
@@ -226,6 +194,68 @@ class Peer:
         del self._received[: end + 1]
         return line
 
+    def read_text(self) -> str:
+        """The text of the next line, which must be one that the protocol allows."""
+        raise NotImplementedError
+
+    def read_texts(self, count: int) -> list[str]:
+        """The next `count` texts."""
+        return [self.read_text() for _ in range(count)]
+
+    def half_close(self) -> None:
+        """Ends this end's sending; what the other one sends can still be read."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Ends the connection with RST."""
+        sock = getattr(self.socket, "tcp", self.socket)  # without a word of TLS
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self.socket.close()
+
+
+class Peer(End):
+    """One blocking connection to a server, from its first octet on.
+
+    `Peer(port)` connects and sends nothing; `.handshake()` exchanges the keys; `.connect(id)`
+    asks for a session. Both return the peer, so `Peer(port).handshake().connect("alice")`. With
+    `small_buffers`, the server soon finds that it cannot send to a peer that does not read.
+    """
+
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", key: Key = KEY, small_buffers: bool = False
+    ) -> None:
+        super().__init__(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET), key)
+        self.server_key: tuple[int, int] | None = None
+        if small_buffers:
+            # What a peer does not read fills the kernels' buffers first, and on loopback that
+            # takes megabytes. With small segments and a small window it takes a few kilobytes.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        try:
+            self.socket.connect((host, port))
+        except OSError:
+            self.socket.close()
+            raise
+        if TLS:
+            self.socket = TlsSocket(self.socket)  # type: ignore[assignment]
+        #: This end's port: how the server's log names the connection.
+        self.port: int = self.socket.getsockname()[1]
+
+    def handshake(self) -> "Peer":
+        """Sends this end's key line and reads the server's."""
+        self.send_raw(self.key.line)
+        self.read_key()
+        return self
+
+    def connect(self, client_id: str) -> "Peer":
+        """CONNECT under `client_id`, which must be free."""
+        assert self.ask(f"CONNECT {client_id}") == "CONNECT: OK"
+        return self
+
     def read_key(self) -> tuple[int, int]:
         """Reads the server's key line; `n` and `e`."""
         self.server_key = parse_public_key(from_line(self.read_line()))
@@ -236,24 +266,10 @@ class Peer:
         assert self.server_key, "the keys have not been exchanged"
         return open_line(self.read_line(), *self.server_key)
 
-    def read_texts(self, count: int) -> list[str]:
-        """The next `count` texts."""
-        return [self.read_text() for _ in range(count)]
-
     def ask(self, *texts: str) -> str:
         """Sends `texts` (two for a PUT and its value) and reads the one reply."""
         self.send_text(*texts)
         return self.read_text()
-
-    def half_close(self) -> None:
-        """Ends this end's sending; the server's replies can still be read."""
-        self.socket.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> None:
-        """Ends the connection with RST."""
-        sock = getattr(self.socket, "tcp", self.socket)  # without a word of TLS
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
 
     def read_to_end(self) -> bytes:
         """Everything up to the server's FIN; a reset is a ConnectionResetError."""
@@ -281,10 +297,6 @@ class Peer:
         finally:
             self.socket.settimeout(patience())
         return False
-
-    def close(self) -> None:
-        """Closes the socket."""
-        self.socket.close()
 
 
 class Barrier:

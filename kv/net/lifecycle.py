@@ -45,8 +45,8 @@ class Lifecycle(ABC):
     """A connected socket, from the first octet to the last. `Stream` adds the lines."""
 
     __slots__ = (
-        *("_backlog", "_limits", "_lines", "_owner", "_patience", "_reactor", "_registration"),
-        *("_running", "_told", "_turns", "heard", "holds", "transport"),
+        *("_backlog", "_late", "_limits", "_lines", "_owner", "_patience", "_reactor"),
+        *("_registration", "_running", "_told", "_turns", "heard", "holds", "transport"),
     )
 
     def __init__(
@@ -67,6 +67,7 @@ class Lifecycle(ABC):
         self._backlog = 0  # unsent octets, as the account of all streams has them
         self._patience: Patience | None = None
         self._running = False  # the stream itself is at work
+        self._late = False  # it was ready when the turn's work was done
         self._told = Told.NOTHING
         self.holds = 0  # of the numbers of `Hold`
         self.heard = reactor.woken  # when the stream last handed lines over

@@ -21,11 +21,11 @@ from itertools import islice
 from operator import length_hint
 
 from kv.net import tcp
-from kv.net.directions import OWNER, TURN, Event
+from kv.net.directions import OWNER, TURN, Event, Incoming
 from kv.net.lifecycle import Lifecycle
 from kv.net.owner import Told
 from kv.net.reactor import READ, WRITE
-from kv.net.transport import DISCARDING, READING
+from kv.net.transport import DISCARDING
 
 #: Octets of TLS without plaintext that count as a microsecond of work. So a handshake counts as
 #: 500 µs (a signature with an elliptic curve takes 450), and a key update as 27 (it takes 36).
@@ -142,13 +142,15 @@ class Stream(Lifecycle):
 
     def _turn_has_come(self) -> None:
         self.holds &= ~TURN
+        late, self._late = self._late, False
         if not self._registration.interest & READ:
-            self.transport.changed = True  # it may be on again
+            late = self.transport.changed = True  # lines may have come unseen; READ may be on again
         if self.holds:
             return
+        incoming = self.transport.incoming
         if self._lines.waiting:
             self._hand_over(self._lines.next())
-        elif self.transport.incoming in READING:
+        elif incoming is Incoming.DRAINING or (incoming is Incoming.OPEN and late):
             self._read()
 
     def _read(self) -> None:
@@ -156,6 +158,7 @@ class Stream(Lifecycle):
         if turns.left <= turns.reserved:
             # The turn's work is done, and others may have waited longer (38). While a few wait,
             # their interest stays on. That saves two system calls, and the loop cannot spin.
+            self._late = True
             self._await_turn()
             if self._turns.crowded:
                 self.transport.changed = True

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import wait_until
+from house import Clock as HouseClock
 from house import House, house
 
 from kv.net.reactor import Reactor
@@ -38,11 +39,8 @@ def running(needs_registry: None, tmp_path_factory: pytest.TempPathFactory) -> I
         registry.stop()
 
 
-class Clock:
+class Clock(HouseClock):
     """The real one, and what a house adds to it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
 
     def __call__(self) -> float:
         return time.monotonic() + self.now
@@ -84,7 +82,6 @@ def grown(registry: Registry, database: int = 0) -> Registry:
 
 
 def words(command: bytes) -> list[str]:
-    """The words of a command."""
     from simulation.redis import commands  # noqa: PLC0415 (it knows the program)
 
     return [word.decode() for word in next(commands(bytearray(command)))]

@@ -86,11 +86,9 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
         return self.process.poll() is None
 
     def said(self) -> str:
-        """All that it has said."""
         return self.log.read_text(errors="replace")
 
     def listens(self, port: int) -> bool:
@@ -112,7 +110,6 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -134,7 +131,6 @@ class Registry(Process):
         return Registry(self.directory, self.port, *self.options)
 
     def ask(self, *words: str, database: int = 0) -> bytes:
-        """What it answers."""
         with socket.create_connection((LOOPBACK, self.port)) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(f"SELECT {database}\r\n".encode())

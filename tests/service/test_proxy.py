@@ -4,14 +4,12 @@ import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Callable
 
 import pytest
 from house import Guest, House, house
 from tls_peer import TlsSocket
-from wire import Peer
 
-from kv.net import proxy, reception
+from kv.net import reception
 from kv.net.proxy import SIGNATURE, BadHeader, networks, parse, within
 
 LOOPBACK = networks("127.0.0.1, ::1")
@@ -94,6 +92,11 @@ def test_balancers_are_addresses_and_networks() -> None:
 # --- with a server -----------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def informed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kv")
+
+
 def begin(h: House, *pieces: bytes) -> Guest:
     """A guest that begins with these octets, a turn between them."""
     guest = h.guest()
@@ -107,7 +110,6 @@ def begin(h: House, *pieces: bytes) -> Guest:
 def test_the_log_says_who_is_behind_it(
     header: bytes, tls: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "kv")
     with house(balancers=LOOPBACK, tls=tls) as h:
         h.tls = False  # the header is no matter of TLS
         guest = begin(h, header)
@@ -134,29 +136,27 @@ def test_a_health_check_is_served_like_anybody() -> None:
         assert guest.ask("GET k") == ["GET: ERROR"]
 
 
-@pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n", b"\xff" * 3000])
-def test_whoever_has_no_header_is_dropped(octets: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "kv")
-    with house(balancers=LOOPBACK) as h:
+@pytest.mark.parametrize(
+    ("balancers", "octets", "why"),
+    [
+        ("127.0.0.1", b"GET / HTTP/1.1\r\n", "it begins with no PROXY header"),
+        ("127.0.0.1", b"\xff" * 3000, "it begins with no PROXY header"),
+        ("192.0.2.1", V1, "it is not one of the balancers"),
+    ],
+    ids=["HTTP", "no text", "another"],
+)
+def test_whoever_has_no_header_or_is_no_balancer_is_dropped(
+    balancers: str, octets: bytes, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with house(balancers=networks(balancers)) as h:
         guest = begin(h, octets)
         assert guest.ended and not guest.received
-    assert "it begins with no PROXY header" in caplog.text
-
-
-def test_whoever_is_no_balancer_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "kv")
-    with house(balancers=networks("192.0.2.1")) as h:
-        guest = begin(h, V1)
-        assert guest.ended and not guest.received
-    assert re.search(
-        r"dropped 127\.0\.0\.1:\d+: it is not one of the balancers$", caplog.text, re.M
-    )
+    assert re.search(rf"dropped 127\.0\.0\.1:\d+: {why}", caplog.text)
 
 
 def test_a_header_has_its_time_and_nobody_spins_meanwhile(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("INFO", "kv")
     with house(balancers=LOOPBACK, handshake_timeout=5) as h:
         guest = begin(h, V1[:10])
         h.wait(4)
@@ -172,13 +172,9 @@ def test_a_header_has_its_time_and_nobody_spins_meanwhile(
 def test_a_health_check_that_says_nothing_is_no_news(
     header: bytes, leave: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "kv")
     with house(balancers=LOOPBACK) as h:
         guest = begin(h, header)
-        if leave == "reset":
-            linger = struct.pack("ii", 1, 0)
-            guest.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        guest.socket.close()
+        guest.reset() if leave == "reset" else guest.socket.close()
         h.settle()
         assert not h.server.drops
     assert "lost" not in caplog.text and "dropped" not in caplog.text
@@ -231,11 +227,3 @@ def test_a_stop_answers_whoever_has_said_who_it_is() -> None:
         h.settle()
         assert silent.ended and mute.ended
         assert queued.texts() == ["CONNECT: OK"] and queued.ended
-
-
-def test_the_header_is_not_asked_of_a_server_without_balancers(
-    peer: Callable[..., Peer],
-) -> None:
-    with peer("direct") as direct:
-        assert direct.ask("GET k") == "GET: ERROR"
-    assert proxy.LONGEST > 1000

@@ -5,8 +5,6 @@ import logging
 import random
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from unittest import mock
 
 import pytest
 from certificates import CA, SERVER
-from conftest import ROOT
 from fake_registry import FakeRegistry
 from house import Clock, Guest, House, house
 from simulation.redis import Redis
@@ -304,30 +301,6 @@ def test_the_end_of_a_session_gives_its_id_back(how: str, open_house: OpenHouse)
     else:
         alice.socket.close()
     until((first, second), lambda: answer(second, "alice") == "CONNECT: OK", "the id to be free")
-
-
-def test_messages_sent_with_connect_wait_for_its_answer(
-    old: Registry, open_house: OpenHouse
-) -> None:
-    h = open_house()
-    other = session(h, "other")
-    old.ask("CLIENT", "PAUSE", "300", "ALL")
-    guest = h.guest()
-    guest.send_raw(guest.key.line)
-    guest.send("CONNECT alice", "PUT k", "v", "GET k", "DISCONNECT")
-    assert guest.texts() == [] and other.ask("GET k") == ["GET: ERROR"]
-    replies = ["CONNECT: OK", "PUT: OK", "v", "DISCONNECT: OK"]
-    until((h,), lambda: guest.texts() == replies, "the replies")
-
-
-def test_a_client_that_leaves_while_its_claim_is_out_keeps_no_id(
-    old: Registry, open_house: OpenHouse
-) -> None:
-    h, second = open_house(), open_house()
-    session(h, "other")
-    old.ask("CLIENT", "PAUSE", "200", "ALL")
-    knock(h, "alice").socket.close()
-    until((h, second), lambda: answer(second, "alice") == "CONNECT: OK", "the id to be free")
 
 
 def test_who_has_read_that_it_is_disconnected_may_use_the_id_again() -> None:
@@ -660,12 +633,3 @@ def test_a_file_can_have_the_url_and_so_the_password(tmp_path: Path) -> None:
     file.write_text("redis://:secret@h/3\n")
     place = parser().parse_args(["server", "--registry", f"@{file}"]).registry
     assert place.greeting == command("AUTH", "secret") + command("SELECT", "3")
-
-
-def test_a_server_without_a_registry_imports_nothing_of_it() -> None:
-    code = (
-        "import sys, kv.__main__; kv.__main__.parser().parse_args(['server'])\n"
-        "sys.exit(any(m.startswith(('kv.registry', 'kv.net.proxy', 'kv.net.reception'))"
-        " for m in sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

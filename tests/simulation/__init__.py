@@ -18,6 +18,7 @@ decides all of it. So a failure can be repeated: `make simulate SEED=n`.
     signals.py   signals, and calls from other threads
     wishes.py    events that a reader wants to add
     show.py      a history as a page, step by step
+    mistakes.py  mistakes that the worlds have to find
     machines.py  another world: several machines, their clocks, and the network between them
     service.py   several servers and a registry on them, which have to be one service
     redis.py     what a Redis does with what it is told

@@ -59,7 +59,6 @@ class Dice:
 
     @classmethod
     def roll(cls, rng: Random) -> "Dice":
-        """The dice of one world."""
         return cls(
             short=rng.choice((0, 0.2, 0.9)),
             blocked=rng.choice((0, 0, 0.05, 0.3)),
@@ -149,7 +148,6 @@ class Kernel:
         return self._events[0][0] if self._events else float("inf")
 
     def run_events(self) -> None:
-        """Makes everything happen that is due."""
         while self._events and self._events[0][0] <= self.now:
             heapq.heappop(self._events)[2]()
 
@@ -186,7 +184,6 @@ class Selector:
         self.registered[fd] = events, data
 
     def modify(self, fileobj: Any, events: int, data: Any) -> None:
-        """As in `selectors`."""
         fd = self._open_descriptor(fileobj)
         if not events or fd not in self.registered:
             raise Failure(f"descriptor {fd} cannot be modified to {events}")

@@ -35,7 +35,6 @@ class Time:
         heapq.heappush(self._events, (max(when, self.now), self._serial, event))
 
     def run(self, until: float) -> None:
-        """Lets everything happen until then."""
         while self._events and self._events[0][0] <= until:
             self.now, _, event = heapq.heappop(self._events)
             event()
@@ -75,7 +74,6 @@ class End:
     # What a stream calls
 
     def fileno(self) -> int:
-        """A number, or -1 once closed."""
         return -1 if self.closed else self.fd
 
     def setblocking(self, flag: bool) -> None:
@@ -86,7 +84,6 @@ class End:
         self.resets = self.resets or isinstance(value, bytes)
 
     def recv(self, size: int) -> bytes:
-        """What has arrived."""
         if self.inbox:
             data = bytes(self.inbox[:size])
             del self.inbox[:size]
@@ -106,7 +103,6 @@ class End:
         return len(octets)
 
     def shutdown(self, _how: int) -> None:
-        """FIN follows."""
         if self.reset:
             raise OSError(errno.ENOTCONN, "reset")
         self.shut = True
@@ -154,12 +150,10 @@ class End:
 
     @property
     def ready(self) -> int:
-        """The readiness that there is."""
         return WRITE | (READ if self.inbox or self.fin or self.reset else 0)
 
 
 def pair(a: End, b: End) -> None:
-    """Connects two ends."""
     a.other, b.other = b, a
 
 
@@ -170,17 +164,14 @@ class Selector:
         self.registered: dict[Any, tuple[int, Any]] = {}
 
     def register(self, file: Any, interest: int, data: Any) -> None:
-        """See `selectors`."""
         self.registered[file] = interest, data
 
     modify = register
 
     def unregister(self, file: Any) -> None:
-        """See `selectors`."""
         del self.registered[file]
 
     def select(self, _timeout: float | None) -> list[tuple[Any, int]]:
-        """What is ready now."""
         return [
             (SimpleNamespace(data=data), file.ready & interest)
             for file, (interest, data) in list(self.registered.items())
@@ -188,14 +179,12 @@ class Selector:
         ]
 
     def is_ready(self) -> bool:
-        """Whether anything is."""
         return any(file.ready & interest for file, (interest, _) in self.registered.items())
 
     def close(self) -> None:
         """See `selectors`."""
 
     def get_map(self) -> dict[Any, Any]:
-        """See `selectors`."""
         return self.registered
 
 
@@ -215,16 +204,13 @@ class Machine:
         self.reactor = Reactor(self.selector, self.monotonic)  # type: ignore[arg-type]
 
     def monotonic(self) -> float:
-        """CLOCK_MONOTONIC."""
         return (self.time.now - self.asleep) * self.rate
 
     def boottime(self) -> float:
-        """CLOCK_BOOTTIME."""
         return self.time.now * self.rate
 
     @property
     def running(self) -> bool:
-        """Whether it does anything."""
         return not self.dead and self.time.now >= self.still_until
 
     def stand_still(self, seconds: float, sleeps: bool) -> None:

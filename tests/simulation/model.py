@@ -11,8 +11,10 @@ world can see through that what another one did.
 """
 
 import functools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
 import rsa
@@ -23,25 +25,11 @@ from kv.protocol.store import ENTRY, SESSION
 
 from .kernel import Failure
 
-#: The two key pairs of protocol.md, section 14: nobody's secret.
-CLIENT_PEM = b"""-----BEGIN RSA PRIVATE KEY-----
-MIIBOgIBAAJBAOvZ+WltckvjOSabL4q874xYuEX590szY9BqvTuGwboZgqDcvcIQ
-CoBuFZq63wQ4l5mtkmbKFtANGiCgwVWqVOcCAwEAAQJAUWOvRkqWnsmS91emWGJK
-6EvVi5BvXmwljc7H7rraL7XkXnhfQg1cfIR8fg8dtVVHbfrkXJhgCMwyiZ5lI5Z/
-wQIhAPal3ZSfgA0uOW1IJ6y5hdtNca85yY/9BLnoXk90jY17AiEA9MtPmXyc3Wyj
-CHaqbTFmQL5Oskgdc7QyLLfumsm1PIUCIHqKDXw5gjUKMh3JK2z0/zvlTgXwf+O5
-oQ98Et8G2QzhAiEAueieL0cAKvmSZ58Xl43oxkrBoYw7MeAsKuIVh+Cgj7ECICng
-9/PS2ou4x69IbBlC+0m55fq7/5XLWi7OHYZSR/+T
------END RSA PRIVATE KEY-----"""
-SERVER_PEM = b"""-----BEGIN RSA PRIVATE KEY-----
-MIIBOgIBAAJBANiGlNty10ZLbicNY+i0WG7NpY/Jciug668YWda5zjd/wSQF+XTx
-/DAxZwUUpmVD3vUhDn1FDlMi5H93KOzeaxUCAwEAAQJAFEGK3XjB4OafmHGtPhDZ
-EQyWB3yN/LziL5A0n1zkiNZzsm0vvNLA9DFL4euv9JUcKiWv5zlSReSDSWkd0OLn
-IQIhAPTT47M+gObP9kksYhM7V1oXDBA8v8jAtsV4MDq+h1ztAiEA4mgQetLV47CO
-n5yr+5TwdF0QsLd4pBisdUwn8E92qckCIHuvlGhYmlyBEaaUApQ+tXmxDQoi9qzg
-FzYZ6xuyZ8ZdAiAkgjNmGulytd3JzzHMd8/uc7NlS7CghXoJ0CYAkk/IQQIhAKr3
-F8dQXUX85mIz3B9nhfDUeN88famrF/ytRTP+ZQGC
------END RSA PRIVATE KEY-----"""
+DOCUMENT = Path(__file__).resolve().parents[2] / "protocol.md"
+#: The key pairs of section 14, which are nobody's secret: the client's, the server's, and a larger.
+CLIENT_PEM, SERVER_PEM, _ = re.findall(
+    rb"^-----BEGIN .*?^-----END .*?$", DOCUMENT.read_bytes(), re.M | re.S
+)
 
 
 class QuickKey(PrivateKey):

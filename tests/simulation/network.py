@@ -36,7 +36,6 @@ class Peer:
     # What a script calls
 
     def write(self, octets: bytes) -> None:
-        """Sends, sooner or later."""
         if not (self._fin or self.gone or self.was_reset):
             self.outbox += octets
             self.push()
@@ -51,7 +50,6 @@ class Peer:
         self.pull()
 
     def half_close(self) -> None:
-        """Ends the sending side."""
         self._fin = True
         self.push()
 

@@ -113,7 +113,6 @@ class Connector:
         (self.connected if isinstance(what, End) else self.failed)(what)
 
     def close(self) -> None:
-        """Gives up."""
         self.over = True
         self.timer.cancel()
 
@@ -133,7 +132,6 @@ class Keeper:
         self.busy_until = 0.0
 
     def accept(self, wire: Wire, theirs: End) -> None:
-        """A connection."""
         buffer = bytearray()
         end = End(self.time, wire, lambda: self._read(end, buffer))
         pair(end, theirs)
@@ -161,7 +159,6 @@ class Keeper:
             self.copies = [*self.copies[-2:], dict(self.redis.keys)]
 
     def stop(self) -> None:
-        """Ends all connections."""
         self.up = False
         for end in self.ends:
             if not end.closed:
@@ -186,7 +183,6 @@ class Node:
         self.machine: Machine
 
     def start(self) -> None:
-        """A process begins."""
         world = self.world
         self.machine = machine = Machine(world.time, world.rng, world.check)
         registry = Registry(
@@ -248,7 +244,6 @@ class Client:
         return "OK" if self.replies[1] == reply_line("CONNECT: OK") else "ERROR"
 
     def say(self, *texts: str) -> None:
-        """Sends messages."""
         if not self.end.reset:
             self.end.send(b"".join(line_of(text) + b"\n" for text in texts))
 
@@ -259,7 +254,6 @@ class Client:
         self.say("PUT colour", value, "GET colour")
 
     def heard(self) -> None:
-        """Compares."""
         *lines, rest = bytes(self.end.inbox).split(b"\n")
         self.end.inbox[:] = rest
         for line in lines:
@@ -488,7 +482,6 @@ def _in_place(world: World) -> Iterator[None]:
 
 
 def run(seed: int) -> Result:
-    """One world, to its end."""
     world = World(seed)
     with _in_place(world):
         return world.run()

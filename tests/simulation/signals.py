@@ -17,24 +17,35 @@ import kv.net.reactor
 from .kernel import READ, Failure, Kernel
 
 
-class Receiver:
-    """The end that the loop watches."""
+class End:
+    """One end of a bell."""
 
-    def __init__(self, kernel: Kernel, room: int) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.room = room
         self.fd = kernel.open(self)
-        self.octets = b""
 
     def fileno(self) -> int:
-        """The descriptor."""
         return self.fd
 
     def setblocking(self, flag: bool) -> None:
-        """See socket(7): O_NONBLOCK."""
+        """Nothing blocks here."""
 
     def ready(self) -> int:
-        """Readable once it has rung."""
+        return 0
+
+    def close(self) -> None:
+        self.kernel.close(self.fd)
+
+
+class Receiver(End):
+    """The end that the loop watches."""
+
+    def __init__(self, kernel: Kernel, room: int) -> None:
+        super().__init__(kernel)
+        self.room = room
+        self.octets = b""
+
+    def ready(self) -> int:
         return READ if self.octets else 0
 
     def recv(self, size: int) -> bytes:
@@ -46,28 +57,13 @@ class Receiver:
         self.kernel.activity += 1
         return data
 
-    def close(self) -> None:
-        """Gives the descriptor back."""
-        self.kernel.close(self.fd)
 
-
-class Sender:
+class Sender(End):
     """The end that is rung."""
 
     def __init__(self, receiver: Receiver) -> None:
+        super().__init__(receiver.kernel)
         self.receiver = receiver
-        self.fd = receiver.kernel.open(self)
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self.fd
-
-    def setblocking(self, flag: bool) -> None:
-        """See socket(7): O_NONBLOCK."""
-
-    def ready(self) -> int:
-        """Nobody watches this end."""
-        return 0
 
     def send(self, data: bytes) -> int:
         """Rings, if there is room for the octet."""
@@ -75,10 +71,6 @@ class Sender:
             raise BlockingIOError(errno.EAGAIN, "it is full")
         self.receiver.octets += data
         return len(data)
-
-    def close(self) -> None:
-        """Gives the descriptor back."""
-        self.receiver.kernel.close(self.fd)
 
 
 class Signals:
@@ -97,19 +89,16 @@ class Signals:
         self._unheard = (0, 0)  # how many of them have waited, and since which turn
 
     def socketpair(self) -> tuple[Receiver, Sender]:
-        """The two ends of a bell."""
         receiver = Receiver(self.kernel, self.room)
         self.bell = Sender(receiver)
         return receiver, self.bell
 
     def signal(self, number: int, handler: Any) -> Any:
-        """See `signal.signal`."""
         before = self._handlers.get(number)
         self._handlers[number] = handler
         return before
 
     def set_wakeup_fd(self, fd: int, warn_on_full_buffer: bool = True) -> int:  # noqa: ARG002
-        """See `signal.set_wakeup_fd`."""
         before, self._wakeup_fd = self._wakeup_fd, fd
         return before
 

@@ -71,7 +71,6 @@ class Socket:
         return self.fd
 
     def setblocking(self, flag: bool) -> None:
-        """See socket(7): O_NONBLOCK."""
         self._check("setblocking", any_mode=True)
         self._blocking = flag
 
@@ -262,15 +261,12 @@ class Listening:
         self._closed = False
 
     def fileno(self) -> int:
-        """The descriptor; -1 once closed."""
         return self.fd
 
     def getsockname(self) -> tuple[str, int]:
-        """Where it listens."""
         return ADDRESS
 
     def setblocking(self, flag: bool) -> None:
-        """See socket(7): O_NONBLOCK."""
         self._blocking = flag
 
     @property

@@ -1,27 +1,22 @@
 """Several servers are one service in every world; and the classic mistakes are found."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from unittest import mock
+from typing import Any
 
 import pytest
 
 from kv.connection import Connection
 from kv.net.stream import Stream
-from kv.registry.claims import TRUST, Claim, ClaimOwner, Claims, News
+from kv.registry.claims import TRUST, Claim, Claims, News
 from kv.registry.registry import Registry
 from kv.registry.resp import Act
 
-from .kernel import Failure
 from .machines import Machine
+from .mistakes import Mistakes
 from .redis import Redis
 from .service import run
 
-#: A mistake that so many seeds do not find is not found.
-SEEDS = 1000
-
-Mistake = Callable[[], AbstractContextManager[object]]
+MISTAKES = Mistakes(run)
 
 
 @pytest.fixture(autouse=True)
@@ -40,158 +35,104 @@ def test_a_seed_is_one_history() -> None:
     assert [run(seed) for seed in (5, 6, 7)] == [run(seed) for seed in (7, 6, 5)][::-1]
 
 
-def count_the_lease_from_the_answer() -> AbstractContextManager[object]:
+# The seed of each is the one that found it first when it was last looked for in all of them.
+
+
+@MISTAKES.instead_of(Claims, "answered", 122)
+def count_the_lease_from_the_answer(answered: Any, self: Claims, line: bytes) -> list[News]:
     """The registry counts from when it did it, which was long before, if the answer was slow."""
-    answered = Claims.answered
-
-    def late(self: Claims, line: bytes) -> list[News]:
-        if self.awaiting:
-            self.awaiting[0] = self.awaiting[0]._replace(sent=self._clock())
-        return answered(self, line)
-
-    return mock.patch.object(Claims, "answered", late)
+    if self.awaiting:
+        self.awaiting[0] = self.awaiting[0]._replace(sent=self._clock())
+    return answered(self, line)
 
 
-def delete_without_compare() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Redis, "_run", 1)
+def delete_without_compare(
+    run_act: Any, self: Redis, act: Act, keys: list[bytes], *how: Any
+) -> bytes:
     """Whoever comes late with DEL deletes what another holds."""
-    run_act = Redis._run
-
-    def delete(
-        self: Redis, act: Act, keys: list[bytes], tokens: list[bytes], lease: float
-    ) -> bytes:
-        if act is not Act.RELEASE:
-            return run_act(self, act, keys, tokens, lease)
-        for key in keys:
-            self.keys.pop(key, None)
-        return b"+" + b"1" * len(keys) + b"\r\n"
-
-    return mock.patch.object(Redis, "_run", delete)
+    if act is not Act.RELEASE:
+        return run_act(self, act, keys, *how)
+    for key in keys:
+        self.keys.pop(key, None)
+    return b"+" + b"1" * len(keys) + b"\r\n"
 
 
-def renew_and_ignore_the_reply() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Claims, "_ask", 23)
+def renew_and_ignore_the_reply(ask: Any, self: Claims, act: Act, asked: list[Claim]) -> bytes:
     """Sent is not done: the lease is taken for renewed as soon as it was asked for."""
-    ask = Claims._ask
-
-    def hopeful(self: Claims, act: Act, asked: list[Claim]) -> bytes:
-        if act is Act.RENEW:
-            for claim in asked:
-                claim.until = self._clock() + TRUST * self._lease
-                self._held.move_to_end(claim)
-        return ask(self, act, asked)
-
-    return mock.patch.object(Claims, "_ask", hopeful)
+    if act is Act.RENEW:
+        for claim in asked:
+            claim.until = self._clock() + TRUST * self._lease
+            self._held.move_to_end(claim)
+    return ask(self, act, asked)
 
 
-def show_one_token_for_all_claims() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Claims, "claim", 165)
+def show_one_token_for_all_claims(claim: Any, self: Claims, *who: Any) -> Claim:
     """What an old connection still delivers then concerns a newer claim."""
-    claim = Claims.claim
-
-    def alike(self: Claims, client_id: str, owner: ClaimOwner) -> Claim:
-        made = claim(self, client_id, owner)
-        made.token = self._name
-        return made
-
-    return mock.patch.object(Claims, "claim", alike)
+    made = claim(self, *who)
+    made.token = self._name
+    return made
 
 
-def trust_a_registry_that_has_lost_its_data() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Redis, "restart", 250)
+def trust_a_registry_that_has_lost_its_data(
+    restart: Any, self: Redis, keys: dict[bytes, tuple[bytes, float]]
+) -> None:
     """It believes that all ids are free."""
-    restart = Redis.restart
-
-    def same(self: Redis, keys: dict[bytes, tuple[bytes, float]]) -> None:
-        restart(self, keys)
-        self.keys[b"kv:run"] = b"%d" % self.runs, float("inf")
-
-    return mock.patch.object(Redis, "restart", same)
+    restart(self, keys)
+    self.keys[b"kv:run"] = b"%d" % self.runs, float("inf")
 
 
-def use_a_clock_that_sleeps_with_the_machine() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Machine, "boottime", 314)
+def use_a_clock_that_sleeps_with_the_machine(_: Any, self: Machine) -> float:
     """The lease runs out meanwhile."""
-    return mock.patch.object(Machine, "boottime", Machine.monotonic)
+    return self.monotonic()
 
 
-def leave_it_to_the_timer() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Registry, "holds", 104)
+def leave_it_to_the_timer(*_: Any) -> bool:
     """Whoever wakes serves what has arrived, and then looks at its timers."""
-    return mock.patch.object(Registry, "holds", lambda _self, _claim: True)
+    return True
 
 
-def believe_an_answer_that_comes_too_late() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Claims, "answered", 3468)  # answers are seldom so late (test_registry.py)
+def believe_an_answer_that_comes_too_late(answered: Any, self: Claims, line: bytes) -> list[News]:
     """By then the registry may have given it to another."""
-    answered = Claims.answered
-
-    def credulous(self: Claims, line: bytes) -> list[News]:
-        if self.awaiting:
-            sent = max(self.awaiting[0].sent, self._clock() - self._lease * TRUST + 0.01)
-            self.awaiting[0] = self.awaiting[0]._replace(sent=sent)
-        return answered(self, line)
-
-    return mock.patch.object(Claims, "answered", credulous)
+    if self.awaiting:
+        sent = max(self.awaiting[0].sent, self._clock() - self._lease * TRUST + 0.01)
+        self.awaiting[0] = self.awaiting[0]._replace(sent=sent)
+    return answered(self, line)
 
 
-def let_the_client_go_on_meanwhile() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Stream, "wait")
+def let_the_client_go_on_meanwhile(*_: Any) -> None:
     """Its next message is handled before CONNECT is answered."""
-    return mock.patch.object(Stream, "wait", lambda _self: None)
 
 
-def give_up_after_the_first_loss() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Registry, "_connect")
+def give_up_after_the_first_loss(connect: Any, self: Registry) -> None:
     """Somebody would have to start the server again."""
-    connect = Registry._connect
-
-    def once(self: Registry) -> None:
-        if not self._said:
-            connect(self)
-
-    return mock.patch.object(Registry, "_connect", once)
+    if not self._said:
+        connect(self)
 
 
-def keep_the_id_of_a_lost_connection() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Connection, "_give_back", 2)
+def keep_the_id_of_a_lost_connection(*_: Any) -> None:
     """It is renewed for ever."""
-    return mock.patch.object(Connection, "_give_back", lambda _self: None)
 
 
-def say_that_it_is_over_before_the_registry_knows() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Registry, "give_back", 356)
+def say_that_it_is_over_before_the_registry_knows(
+    give_back: Any, self: Registry, claim: Claim, tell: bool = False
+) -> None:
     """Whoever has read DISCONNECT: OK comes back at another server, and is refused."""
-    give_back = Registry.give_back
-
-    def hasty(self: Registry, claim: Claim, tell: bool = False) -> None:
-        give_back(self, claim)
-        if tell:
-            self._reactor.call_soon(claim.owner.claim_over)
-
-    return mock.patch.object(Registry, "give_back", hasty)
+    give_back(self, claim)
+    if tell:
+        self._reactor.call_soon(claim.owner.claim_over)
 
 
-#: Each with the seed that found it first when it was last looked for in all of them. That one is
-#: tried first, and the others if it does not find it any more.
-MISTAKES = {
-    count_the_lease_from_the_answer: 122,
-    delete_without_compare: 1,
-    renew_and_ignore_the_reply: 23,
-    show_one_token_for_all_claims: 165,
-    trust_a_registry_that_has_lost_its_data: 250,
-    use_a_clock_that_sleeps_with_the_machine: 314,
-    leave_it_to_the_timer: 104,
-    believe_an_answer_that_comes_too_late: 3468,  # answers are seldom so late (test_registry.py)
-    let_the_client_go_on_meanwhile: 0,
-    give_up_after_the_first_loss: 0,
-    keep_the_id_of_a_lost_connection: 2,
-    say_that_it_is_over_before_the_registry_knows: 356,
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-def test_a_classic_mistake_is_caught(mistake: Mistake) -> None:
-    with mistake():
-        seed, failure = first_failure(MISTAKES[mistake])
-    print(f"\n{mistake.__name__}: caught after {seed + 1} seeds: {failure}")
-    run(seed)  # it was the mistake: without it, all is well
-
-
-def first_failure(hint: int) -> tuple[int, BaseException]:
-    """The first seed that fails, and of what."""
-    for seed in (hint, *range(SEEDS)):
-        try:
-            run(seed)
-        except (Exception, Failure) as failure:
-            return seed, failure
-    pytest.fail(f"{SEEDS} seeds did not find it")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_classic_mistake_is_caught(name: str) -> None:
+    MISTAKES.check(name)

@@ -1,7 +1,7 @@
 """Worlds with TLS: all goes well, one seed is one history, and mistakes with TLS are caught."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -10,11 +10,9 @@ from pitfalls.test_50_pending import take as one_read
 from kv.net.tls import State, Tls
 
 from .kernel import Failure
+from .mistakes import Mistakes
 from .tls import SERVER_CONTEXT, ClientTls
 from .world import run
-
-#: A mistake that so many seeds do not find is not found.
-SEEDS = 300
 
 
 @pytest.mark.parametrize("start", [0, 175])
@@ -60,61 +58,40 @@ def sizes() -> list[int]:
     return list(map(len, said))
 
 
-def leave_plaintext_in_the_tls_object() -> AbstractContextManager[object]:
+MISTAKES = Mistakes(partial(run, tls=True), seeds=300)
+
+
+@MISTAKES.instead_of(Tls, "_take")
+def leave_plaintext_in_the_tls_object(_: Any, self: Tls, octets: bytes) -> bytes:
     """One `read` for each readiness: what else there is, no selector tells (50)."""
-    return mock.patch.object(Tls, "_take", one_read)
+    return one_read(self, octets)
 
 
-def work_for_nothing_in_handshakes() -> AbstractContextManager[object]:
-    """A turn is bounded by what commands take, and OpenSSL's arithmetic is no command (51)."""
-    return mock.patch("kv.net.stream.TLS_WORK", 1_000_000)
+# A turn is bounded by what commands take, and OpenSSL's arithmetic is no command (51).
+MISTAKES["work_for_nothing_in_handshakes"] = mock.patch("kv.net.stream.TLS_WORK", 1_000_000)
 
 
-def take_fin_for_an_end() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Tls, "ended")
+def take_fin_for_an_end(*_: Any) -> bool:
     """FIN is FIN, is it not? (52)"""
-    return mock.patch.object(Tls, "ended", lambda _: True)
+    return True
 
 
-def leave_without_close_notify() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Tls, "close_notify")
+def leave_without_close_notify(*_: Any) -> bytes:
     """To shut the socket down will do (52)."""
-    return mock.patch.object(Tls, "close_notify", lambda _: b"")
+    return b""
 
 
-def answer_close_notify_at_once() -> AbstractContextManager[object]:
+@MISTAKES.instead_of(Tls, "_take")
+def answer_close_notify_at_once(take: Any, self: Tls, octets: bytes) -> bytes:
     """They have ended, so it is over: the replies that are still owed are not sent."""
-    take = Tls._take
-
-    def hasty(self: Tls, octets: bytes) -> bytes:
-        plaintext = take(self, octets)
-        if self.state is State.THEY_ENDED:
-            self.close_notify()
-        return plaintext
-
-    return mock.patch.object(Tls, "_take", hasty)
+    plaintext = take(self, octets)
+    if self.state is State.THEY_ENDED:
+        self.close_notify()
+    return plaintext
 
 
-MISTAKES = (
-    leave_plaintext_in_the_tls_object,
-    work_for_nothing_in_handshakes,
-    take_fin_for_an_end,
-    leave_without_close_notify,
-    answer_close_notify_at_once,
-)
-
-
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-def test_a_mistake_is_caught(mistake: Callable[[], AbstractContextManager[object]]) -> None:
-    with mistake():
-        seed, failure = first_failure()
-    print(f"\n{mistake.__name__}: caught after {seed + 1} seeds: {failure}")
-    run(seed, tls=True)  # it was the mistake: without it, all is well
-
-
-def first_failure() -> tuple[int, BaseException]:
-    """The first seed that fails, and of what."""
-    for seed in range(SEEDS):
-        try:
-            run(seed, tls=True)
-        except (Exception, Failure) as failure:
-            return seed, failure
-    pytest.fail(f"{SEEDS} seeds did not find it")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_caught(name: str) -> None:
+    MISTAKES.check(name)

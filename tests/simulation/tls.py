@@ -147,13 +147,11 @@ class ServerTls(Tls):
         return octets
 
     def write(self, plaintext: bytes) -> bytes:
-        """Counts what is made of it."""
         octets = super().write(plaintext)
         self.made += len(octets)
         return octets
 
     def close_notify(self) -> bytes:
-        """Counts it."""
         octets = super().close_notify()
         self.made += len(octets)
         self.farewell += len(octets)

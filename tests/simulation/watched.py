@@ -304,7 +304,6 @@ class WatchedConnection(kv.connection.Connection):
         return line
 
     def line_too_long(self) -> None:
-        """Checks that the line is."""
         with self._call("line_too_long"):
             client, size = self.client, self.watch.limits.line_size
             following = client.handled < len(client.lines) and self.buffered > len(
@@ -317,7 +316,6 @@ class WatchedConnection(kv.connection.Connection):
             super().line_too_long()
 
     def held_up(self) -> None:
-        """Checks that it is."""
         with self._call("held_up"):
             if not self.unsent or self.stream.transport.outgoing is Outgoing.BROKEN:
                 raise Failure(f"{self.client.name}: is held up, and takes its replies")
@@ -457,18 +455,15 @@ class WatchedStream(Stream):
     _owner: WatchedConnection
 
     def close(self) -> None:
-        """Tells the watch."""
         self._owner.polite_close()
         super().close()
 
     def leave(self, error: Exception | None = None) -> None:
-        """Tells the watch."""
         if not self._owner.sim.closed:
             self._owner.left()
         super().leave(error)
 
     def abort(self, error: Exception | None) -> None:
-        """Tells the watch."""
         if isinstance(error, Stalled):
             self._owner.must_have_waited(Deadline.STALL)
         super().abort(error)

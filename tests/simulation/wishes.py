@@ -77,7 +77,6 @@ def parse(text: str) -> list[Wish]:
 
 
 def wish(text: str) -> Wish:
-    """One wish."""
     verb = text.partition(" ")[0]
     if verb not in VERBS:
         raise ValueError(f"{text!r}: there is no {verb!r}; there is {', '.join(VERBS)}")

@@ -112,7 +112,6 @@ class World:
         self.watch.limits = self.server.limits
 
     def run(self) -> None:
-        """Runs to the end."""
         kernel, rng = self.kernel, self.rng
         kernel.selector.before_turn = self._between_turns
         for client in self.clients:
@@ -237,7 +236,6 @@ class LogToTrace(logging.Handler):
         self.world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record."""
         if record.levelno >= logging.ERROR and not self._expected(record):
             cause = record.exc_info[1] if record.exc_info else None
             raise Failure(f"the server logs an error: {record.getMessage()}: {cause!r}") from cause
