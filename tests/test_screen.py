@@ -7,7 +7,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from patience import patience
 from pitfalls.in_process import Pipe, client, standard, turn
+from pitfalls.pitfall import bounded
 
 import kv.screen
 from kv.net.reactor import Reactor
@@ -61,6 +63,7 @@ def shown(screen: Screen, tmp_path: Path, quiet: bool = False) -> list[str]:
     script = tmp_path / "script"
     script.write_text("GET k\n" * LINES)
     with ExitStack() as stack:
+        stack.enter_context(bounded(patience()))
         source = stack.enter_context(script.open("rb"))
         output = stack.enter_context(Pipe())
         shell, server = stack.enter_context(
@@ -137,7 +140,7 @@ def test_what_cannot_be_written_yet_is_waited_for(
     pipes: tuple[Pipe, Pipe], reactor: Reactor
 ) -> None:
     out, notices = pipes
-    with standard(out.source, out.sink, notices.sink):
+    with standard(notices.source, out.sink, notices.sink):  # as at a terminal with `> file`
         shown = kv.screen.Screen(reactor, lambda: None)
         assert shown.done and not shown.interactive
         for pipe, show in ((notices, shown.say), (out, shown.show)):
