@@ -69,6 +69,10 @@ class LinkOwner(Protocol):
         """The connection is gone. `error` is None if it ended as it should. The last call."""
 
 
+#: A hint, where a server has closed the connection or reset it before it sent its key.
+SPEAKS_TLS = ": perhaps it speaks TLS"
+
+
 def unanswered(error: Exception | None, tls: "Tls | None") -> Exception | None:
     """`error`, with a hint at its cause. The server has not sent its key."""
     if not isinstance(error, OSError) or isinstance(error, Violation):
@@ -76,7 +80,7 @@ def unanswered(error: Exception | None, tls: "Tls | None") -> Exception | None:
     if tls is not None:
         hint = ": perhaps it does not speak TLS" if tls.shaking else ""
     else:
-        hint = "" if isinstance(error, TimeoutError) else ": perhaps it speaks TLS"
+        hint = "" if isinstance(error, TimeoutError) else SPEAKS_TLS
     return type(error)(f"{cause(error)}{hint}") if hint else error
 
 
@@ -87,5 +91,6 @@ def loss(error: OSError, connected: bool, greeted: bool) -> str:
     if error.errno == errno.ECONNREFUSED:
         text += "; is the server running?"
     elif not greeted and type(error) in (ConnectionError, Violation) and not error.errno:
-        text += "; does it use other --key-bits?"
+        guessed = reason.endswith(SPEAKS_TLS)
+        text += ", or uses other --key-bits" if guessed else "; does it use other --key-bits?"
     return text

@@ -136,10 +136,10 @@ class Order:
         self._queue = deque(each for each in self._queue if isinstance(each, str))
         self._show_notices()
         owed = sum(each.lines for each in sent)
-        if not (self.answered or owed):
-            return ""
-        last = f"line {self.answered}" if self.answered else "no line"
-        return f"; {last} was the last that was answered, {owed or 'none'} after it were sent"
+        if not self.answered:
+            return f"; lines sent: {owed}, answered: none" if owed else ""
+        last = f"line {self.answered} was the last that was answered"
+        return f"; {last}, {owed or 'none'} after it were sent"
 
     def _show_notices(self) -> None:
         while self._queue and isinstance(text := self._queue[0], str):

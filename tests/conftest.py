@@ -17,6 +17,7 @@ and processes ended, each by its own id, when the test is over.
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -31,6 +32,15 @@ from patience import lose_patience, patience
 from starts import ROOT  # noqa: F401 (tests take it from here)
 from wire import Barrier, Peer, new_id
 from workers import pytest_addoption, pytest_runtestloop  # noqa: F401 (pytest finds them here)
+
+# A shell has what it starts in the background ignore SIGINT, and `nohup` does so with SIGHUP. The
+# servers of the tests would inherit that, and rightly keep it.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from house import Clock, Selector, open_descriptors
 from patience import patience
+from pitfalls.pitfall import bounded
 
 from kv.net.address import Address, resolve, shown
 from kv.net.connector import STAGGER, Connector, in_turns
@@ -198,8 +199,9 @@ def test_every_address_is_tried_before_a_short_time_is_over(
         clock.now += 0.01
         reactor.turn()
     assert clock.now < 1 and not outcome.error
-    while outcome.sock is None:
-        reactor.turn()
+    with bounded(patience()):
+        while outcome.sock is None:
+            reactor.turn()
     outcome.sock.close()
     reactor.close()
 

@@ -26,6 +26,12 @@ GONE = ConnectionError("gone")
         (GONE, False, True, "cannot connect: gone"),
         (GONE, False, False, "cannot connect: gone; does it use other --key-bits?"),
         (
+            unanswered(GONE, None),
+            False,
+            False,
+            "cannot connect: gone: perhaps it speaks TLS, or uses other --key-bits",
+        ),
+        (
             Violation("no key"),
             False,
             False,

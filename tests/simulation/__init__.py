@@ -24,8 +24,9 @@ decides all of it. So a failure can be repeated: `make simulate SEED=n`.
     redis.py     what a Redis does with what it is told
     __main__.py  the command
 
-`test_mistakes.py` puts classic mistakes back into the server. The simulation finds each within a
-few seeds. `test_tls_worlds.py` does the same with TLS, and `test_service.py` with several servers.
+`test_mistakes.py` puts classic mistakes back into the server. The simulation finds each within
+a thousand seeds, and most within a few. `test_tls_worlds.py` does the same with TLS, and
+`test_service.py` with several servers: there, one mistake takes some thousand seeds.
 
 What is not simulated: signals themselves (a wake-up descriptor stands for them), `listen` and name
 resolution, the client's side of this project, and the time that a computation takes.
