@@ -15,6 +15,7 @@ from kv.net.listener import listen
 from kv.net.owner import Limits
 from kv.net.reactor import Reactor
 from kv.net.serving import GRACE, LineServer, Peer
+from kv.net.turns import BUDGET
 
 
 class Recorder(Peer):
@@ -153,6 +154,7 @@ def test_a_line_is_the_work_that_its_peer_says(bench: Bench, cost: int | None, f
     bench.clients[0].sendall(lines)
     bench.reactor.turn()
     assert len(peer.told) == first  # a share of a turn is 1,000 units
+    assert bench.server._turns.left == BUDGET - first * (cost or 1)
     bench.settle()
     assert len(peer.told) == 51
 

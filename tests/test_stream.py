@@ -353,6 +353,7 @@ def test_a_peer_that_takes_nothing_has_stalled_however_much_happens_meanwhile() 
         bench.stream.write(b"reply\n")
         bench.receive(WOULD_BLOCK)
         bench.clock.now += 10
+    bench.sock.send.assert_called_once()  # who is full is not asked again
     bench.turn()
     bench.turn()
     ((error, ours),) = bench.owner.told
