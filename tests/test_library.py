@@ -277,10 +277,14 @@ def assert_closed(client: Client, why: str = "") -> None:
     client.close()
 
 
-def test_a_closed_client_says_so(client: MakeClient) -> None:
+def test_a_closed_client_says_so(client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "kv")
     kv = client()
     kv.close()
     assert_closed(kv, "close was called")
+    connected, ended = caplog.messages
+    assert re.fullmatch(r"connected to 127\.0\.0\.1:\d+ as '.+'", connected)
+    assert re.fullmatch(r"the connection as '.+' has ended: no error", ended)
 
 
 @pytest.mark.parametrize("how", ["close", "half_close", "reset"])
