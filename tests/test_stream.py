@@ -248,17 +248,6 @@ def test_who_was_ready_too_late_reads_in_its_turn_and_keeps_its_interest_in_a_sh
     assert bench.sock.send.call_count == 2 and not bench.sock.recv.called
 
 
-def test_what_is_thrown_away_is_read_in_its_turn_too() -> None:
-    bench = Bench()
-    bench.stream.close()
-    bench.turn()
-    bench.spend()
-    bench.receive(b"one\n")
-    assert not bench.sock.recv.called
-    bench.turn()
-    assert bench.sock.recv.called and bench.owner.told == []
-
-
 def test_who_was_held_up_reads_in_the_turn_in_which_it_may_go_on() -> None:
     bench = Bench()
     bench.stream.wait()

@@ -150,7 +150,7 @@ class Stream(Lifecycle):
         incoming = self.transport.incoming
         if self._lines.waiting:
             self._hand_over(self._lines.next())
-        elif incoming is Incoming.DRAINING or (late and incoming is not Incoming.ENDED):
+        elif incoming is Incoming.DRAINING or (incoming is Incoming.OPEN and late):
             self._read()
 
     def _read(self) -> None:
