@@ -114,6 +114,14 @@ class Lifecycle(ABC):
             self.holds |= TURN
             self._turns.wait(self)
 
+    def _conclude(self) -> None:
+        """Comes last in each call from the loop: sends replies, and settles what has changed."""
+        transport = self.transport
+        if transport.unsent and not transport.full:
+            transport.send()
+        if transport.changed:
+            self._settle()
+
     def _settle(self) -> None:
         """Does everything that follows from what has happened, and tells the owner."""
         while self._told is not Told.CLOSED and self._follow_up():
@@ -224,10 +232,7 @@ class Lifecycle(ABC):
         self._running = True
         try:
             act()
-            if self.transport.unsent and not self.transport.full:
-                self.transport.send()
-            if self.transport.changed:
-                self._settle()
+            self._conclude()
         except Exception as error:
             self._failed(error)
         self._running = False

@@ -126,10 +126,7 @@ class Stream(Lifecycle):
                 transport.send()
             if events & READ and (not self.holds or transport.incoming is DISCARDING):
                 self._read()
-            if transport.unsent and not transport.full:
-                transport.send()
-            if transport.changed:
-                self._settle()
+            self._conclude()
         except Exception as error:
             self._failed(error)
         self._running = False
