@@ -303,6 +303,30 @@ def test_the_end_of_a_session_gives_its_id_back(how: str, open_house: OpenHouse)
     until((first, second), lambda: answer(second, "alice") == "CONNECT: OK", "the id to be free")
 
 
+def test_messages_sent_with_connect_wait_for_its_answer(
+    old: Registry, open_house: OpenHouse
+) -> None:
+    h = open_house()
+    other = session(h, "other")
+    old.ask("CLIENT", "PAUSE", "300", "ALL")
+    guest = h.guest()
+    guest.send_raw(guest.key.line)
+    guest.send("CONNECT alice", "PUT k", "v", "GET k", "DISCONNECT")
+    assert guest.texts() == [] and other.ask("GET k") == ["GET: ERROR"]
+    replies = ["CONNECT: OK", "PUT: OK", "v", "DISCONNECT: OK"]
+    until((h,), lambda: guest.texts() == replies, "the replies")
+
+
+def test_a_client_that_leaves_while_its_claim_is_out_keeps_no_id(
+    old: Registry, open_house: OpenHouse
+) -> None:
+    h, second = open_house(), open_house()
+    session(h, "other")
+    old.ask("CLIENT", "PAUSE", "200", "ALL")
+    knock(h, "alice").socket.close()
+    until((h, second), lambda: answer(second, "alice") == "CONNECT: OK", "the id to be free")
+
+
 def test_who_has_read_that_it_is_disconnected_may_use_the_id_again() -> None:
     with FakeRegistry() as registry, house(registry=registry) as h:
         h.settle()
