@@ -113,7 +113,7 @@ demo: venv
 simulate: venv
 	@exec .venv/bin/python -m tests.simulation $(worlds) $(besides) $(page) $(value ARGS)
 
-## measure the server against asyncio and others, in some two minutes
+## measure the server against asyncio and others, in some four minutes
 bench: venv
 	@exec .venv/bin/python -m tests.bench $(if $(filter-out 0,$(value QUICK)),--quick) $(value ARGS)
 
