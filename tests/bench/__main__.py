@@ -62,7 +62,7 @@ def run(
         progress.end()
         for row in filter(chosen, rows(prepared)):
             progress.begin(row.title)
-            results.append(measure(row, sides, scale.rounds, progress.step))
+            results.append(measure(row, sides, scale, progress.step))
             progress.end()
         progress.begin("one caller")
         uses = use(sides[OURS].server.port, scale.rounds, scale.calls, progress.step)

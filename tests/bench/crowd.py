@@ -69,5 +69,5 @@ def gather(prepared: Prepared, progress: Callable[[], None]) -> Crowd:
             lambda side, _: drive(side.connections, scale.seconds),
             lambda sides: begin_hot(prepared, sides, 1),
         )
-        result = measure(row, {AMONG: among, ALONE: alone}, scale.rounds, progress)
+        result = measure(row, {AMONG: among, ALONE: alone}, scale, progress)
     return Crowd(sessions, scale.sessions, connecting, memory, idle_cpu, result)

@@ -46,7 +46,7 @@ def compare(scale: Scale, progress: Callable[[], None]) -> list[Gain]:
             name = TITLES[row.title]
             with Process(name, plain=True) as plain:
                 other = Side.of(plain, prepared)
-                result = measure(row, {"with": ours, "without": other}, scale.rounds, progress)
+                result = measure(row, {"with": ours, "without": other}, scale, progress)
                 other.close()
             times = result.ratio("with", "without", "cpu_rate")
             gains.append(Gain(row.title, result.median("with", "cpu_rate"), name, times))

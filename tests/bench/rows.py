@@ -264,30 +264,30 @@ class Result:
         )
 
 
-def measure(row: Row, sides: dict[str, Side], rounds: int, progress: Callable[[], None]) -> Result:
+def measure(row: Row, sides: dict[str, Side], scale: Scale, progress: Callable[[], None]) -> Result:
     """Measures one row."""
     result = Result(row, {name: [] for name in sides})
     row.begin(list(sides.values()))
     names = list(sides)
-    for number in range(rounds):
+    for number in range(scale.rounds):
         for name in names:
-            result.samples[name].append(sample(row, sides[name], number))
+            result.samples[name].append(sample(row, sides[name], number, scale.seconds / 10))
             progress()
         names.append(names.pop(0))  # nobody always has the turn after the same other
     return result
 
 
-def sample(row: Row, side: Side, number: int) -> Sample:
-    """One server's turn."""
+def sample(row: Row, side: Side, number: int, seconds: float) -> Sample:
+    """One server's turn. Each kind of bare arithmetic gets `seconds` before it, and after."""
     row.prepare(side, number)
-    before = arithmetic()
+    before = arithmetic(seconds)
     cpu = side.server.cpu()
     try:
         figures = row.measure(side, number)
     except (Wrong, OSError) as error:
         raise Wrong(f"{side.server.name}: {error}") from error
     cpu = side.server.cpu() - cpu
-    opens, seals = map(statistics.mean, zip(before, arithmetic(), strict=True))
+    opens, seals = map(statistics.mean, zip(before, arithmetic(seconds), strict=True))
     latencies = sorted(figures.latencies)
     return Sample(
         rate=figures.count / figures.seconds,
@@ -306,7 +306,7 @@ _KEY = rsa.newkeys(WIRE.key_bits)[1]
 _BLOCKS = [random.randrange(_KEY.n) for _ in range(1000)]
 
 
-def arithmetic(seconds: float = 0.02) -> tuple[float, float]:
+def arithmetic(seconds: float) -> tuple[float, float]:
     """Bare public-key and private-key operations per second of processor time."""
     return (
         _per_second(lambda block: power(block, EXPONENT, _KEY.n), seconds),

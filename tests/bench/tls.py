@@ -119,7 +119,7 @@ def look_inside(
         results = []
         for row in rows:
             begin(row.title)
-            results.append(measure(row, sides, scale.rounds, step))
+            results.append(measure(row, sides, scale, step))
             end()
     begin(f"{scale.tls_sessions:,} idle sessions with TLS")
     memory = idle(prepared)
