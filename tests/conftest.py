@@ -31,7 +31,12 @@ from fake import FakeServer
 from patience import lose_patience, patience
 from starts import ROOT  # noqa: F401 (tests take it from here)
 from wire import Barrier, Peer, new_id
-from workers import pytest_addoption, pytest_runtestloop  # noqa: F401 (pytest finds them here)
+from workers import (  # noqa: F401 (pytest finds them here)
+    pytest_addoption,
+    pytest_runtest_call,
+    pytest_runtest_setup,
+    pytest_runtestloop,
+)
 
 # A shell has what it starts in the background ignore SIGINT, and `nohup` does so with SIGHUP. The
 # servers of the tests would inherit that, and rightly keep it.

@@ -5,7 +5,7 @@ from pathlib import Path
 import starts
 
 FILES = {
-    "conftest.py": "from workers import pytest_addoption, pytest_runtestloop",
+    "conftest.py": "from workers import *",
     "test_1.py": "def test_good(): pass\ndef test_bad(): assert 1 == 2",
     "test_2.py": "def test_good(): pass\ndef test_other(): pass",
 }
@@ -37,3 +37,10 @@ def test_a_process_that_ends_is_no_success(tmp_path: Path) -> None:
     deadly = "import os\ndef test_deadly(): os._exit(0)\ndef test_last(): pass"
     status, said = run(tmp_path, **{"test_1.py": deadly})
     assert status == 2 and "has ended" in said
+
+
+def test_a_test_that_never_ends_fails_and_the_others_run(tmp_path: Path) -> None:
+    bound = f"__import__('os').environ['PATIENCE'] = '0.01'\n{FILES['conftest.py']}"
+    endless = "def test_endless():\n while True:\n  try: 1 / 0\n  except Exception: pass"
+    status, said = run(tmp_path, **{"conftest.py": bound, "test_1.py": endless})
+    assert status == 1 and "hangs: interrupted after 0.15 s" in said and "1 failed, 2 pas" in said

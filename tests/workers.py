@@ -4,6 +4,8 @@ Once pytest has collected the tests, it forks. Each worker takes the next file u
 and sends its reports to the first process, which hands them to pytest as if it had run them. So
 `-x`, `--durations` and `--lf` work. One file, `-s` and `--pdb` need no workers. There are at
 most four, since some tests look at how programs share a processor.
+
+And a test that never ends fails in the end, so that the others run.
 """
 
 import itertools
@@ -12,9 +14,11 @@ import os
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import pytest
+from patience import bounded, patience
 
 FORK = multiprocessing.get_context("fork")
 
@@ -26,6 +30,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=min(4, 2 * (os.cpu_count() or 1)),
         help="processes that run tests (two for each processor, at most 4)",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    seconds = patience(15)
+
+    def interrupt(_number: int, frame: FrameType | None) -> NoReturn:
+        pytest.fail(f"hangs: interrupted after {seconds:g} s")
+
+    with bounded(seconds, interrupt):
+        return (yield)
+
+
+pytest_runtest_setup = pytest_runtest_call
 
 
 @pytest.hookimpl(tryfirst=True)

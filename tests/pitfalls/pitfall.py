@@ -5,14 +5,14 @@ import contextlib
 import inspect
 import logging
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 from unittest import mock
 
+from patience import bounded as bounded_by
 from patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,11 +82,10 @@ class Pitfall:
         assert self.holds()
 
 
-@contextlib.contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """Interrupts code that hangs, also in a system call that blocks, with a `Failure`."""
+def bounded(seconds: float) -> contextlib.AbstractContextManager[None]:
+    """Interrupts code that hangs with a `Failure`."""
 
-    def interrupt(_number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, frame: FrameType | None) -> NoReturn:
         while frame and not (
             OURS.search(frame.f_code.co_filename) or frame.f_globals["__name__"] == ATTEMPT
         ):
@@ -96,13 +95,7 @@ def bounded(seconds: float) -> Iterator[None]:
             where += f" (line {frame.f_lineno} of the file)"
         raise Failure(f"hangs{where}: interrupted after {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return bounded_by(seconds, interrupt)
 
 
 @contextlib.contextmanager
