@@ -47,7 +47,6 @@ class History {
   }
 
   figures(who, at, past = this.past.get(who) ?? []) { return past[upTo(past, at, ([step]) => step)]?.[1] ?? {}; }
-
   label(who) { return [who, this.figures(who, Infinity).name].filter(Boolean).join(" "); } // as in the end
 }
 
@@ -290,7 +289,8 @@ class Page {
     this.lanes.forEach((lane, i) => lane.show(moments[at][i], moments[this.before][i], colours));
     find("#where").textContent = `turn ${turn}/${turns.length - 1} · step ${at + 1}/${moments.length}`;
     clearTimeout(this.soon); // browsers allow only so many changes of an address
-    this.soon = setTimeout(() => history.replaceState(null, "", `#turn=${turn}${since ? `.${since}` : ""}`), 150);
+    const address = `#turn=${turn}${since ? `.${since}` : ""}`, { hash } = location; // unless it changes meanwhile:
+    this.soon = setTimeout(() => location.hash === hash && history.replaceState(null, "", address), 150);
   }
 
   goToAddress() { // `#turn=120` is where that turn begins, `#turn=120.7` seven steps later
