@@ -74,7 +74,6 @@ class Caller:
         elif not self.closed:
             with suppress(OSError):
                 self.execute(DISCONNECT)
-            self._abandon("close was called")
 
     def drop(self, reason: str) -> bool:
         """Ends the connection at once. In a child process it does not, and returns False."""
@@ -140,6 +139,8 @@ class Caller:
                 if not self._answered:
                     raise self._error
                 self._abandon(str(self._error))  # the next call gets this reason
+            if self._leaving:  # before the turn is given back: another call could come between (44)
+                self._abandon("close was called")
         except BaseException as error:
             self._abandon(str(error) or type(error).__name__)
             raise

@@ -61,6 +61,12 @@ class FakeRegistry:
         """From now on, the connections that there are get their answers so late."""
         self._late = dict.fromkeys(self._connections, seconds)
 
+    def break_off(self) -> None:
+        """Closes the connections that there are, with all that was not answered."""
+        for sock in self._connections:
+            sock.close()
+        self._connections.clear()
+
     def read(self) -> bool:
         """Accepts, reads and answers what there is; whether there was anything."""
         busy = False

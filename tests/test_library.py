@@ -395,8 +395,9 @@ def test_the_timeout_is_the_time_without_a_reply_and_not_that_of_the_whole(
     assert pipeline.execute() == ["slow"] * 3 + ["rest"] * WINDOW
 
 
-def test_a_very_long_timeout_is_no_trouble(client: MakeClient) -> None:
-    with client(timeout=1e9) as kv:
+@pytest.mark.parametrize("timeout", [1e9, math.inf])
+def test_a_very_long_timeout_is_no_trouble(client: MakeClient, timeout: float) -> None:
+    with client(timeout=timeout) as kv:
         assert kv.get("x") is None
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +19,8 @@ from pitfalls.pitfall import bounded
 from wire import Peer, new_id
 
 from kv import Client, ConnectRefused, PrivateKey
+from kv.caller import Caller
+from kv.protocol.messages import Command, Wire
 
 KEY = PrivateKey.generate()
 TIMES = 10  #: for each test; the soak does more
@@ -157,6 +159,25 @@ def test_a_signal_at_any_moment_leaves_the_client_usable(
         signal.signal(signal.SIGUSR2, before)
     assert said and set(said) <= {"1", "another call of this client is still run"}
     assert client.get("x") == "1"
+
+
+def test_a_call_at_the_very_end_of_close_is_told_that_the_client_is_closed(
+    fake: FakeServer, made: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread or a signal may come just when the turn is given back."""
+    fake.behave(lambda conversation: conversation.connect().serve())
+    client = made(fake.port)
+    execute = Caller.execute
+
+    def interrupted(caller: Caller, commands: Sequence[Command]) -> list[str]:
+        replies = execute(caller, commands)
+        with pytest.raises(ConnectionError, match="this client is closed"):
+            execute(caller, (Command.get(Wire(), "x"),))
+        return replies
+
+    monkeypatch.setattr(Caller, "execute", interrupted)
+    client.close()
+    assert client.closed
 
 
 # --- fork ------------------------------------------------------------------------------------

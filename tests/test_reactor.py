@@ -216,6 +216,18 @@ def test_a_timer_may_cancel_itself_and_another_that_is_due_at_the_same_time(
     assert ran == ["first", "third"] and reactor.timers.live == 0
 
 
+def test_a_timer_may_postpone_another_that_is_due_at_the_same_time(
+    reactor: Reactor, clock: Clock
+) -> None:
+    ran: list[float] = []
+    begun = clock.now
+    reactor.call_later(1, lambda: second.postpone(2))
+    second = reactor.call_later(1, lambda: ran.append(clock.now - begun))
+    reactor.turn()
+    reactor.turn()
+    assert ran == [3] and reactor.timers.live == 0
+
+
 def test_cancelled_timers_do_not_fill_the_heap(reactor: Reactor) -> None:
     """A server cancels nearly every timer that it makes; each may be an hour away."""
     live = [reactor.call_later(3600, lambda: None) for _ in range(100)]
@@ -498,6 +510,18 @@ def test_closing_gives_the_signals_back() -> None:
     handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     reactor.close()  # what others have set since is theirs
     assert signal.signal(signal.SIGUSR1, handler) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_thread_that_calls_while_the_loop_is_closed_is_told_so(end: int) -> None:
+    """The two ends of the bell are closed one after the other."""
+    reactor = Reactor()
+    reactor.wakeable()
+    ends = [each.__self__ for each in reactor._restore[1:]]  # type: ignore[attr-defined]
+    ends[end].close()
+    with pytest.raises(RuntimeError, match="the loop is closed"):
+        reactor.call_soon_threadsafe(lambda: None)
+    reactor.close()
 
 
 def test_a_reactor_without_signals_leaves_them_alone() -> None:

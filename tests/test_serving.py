@@ -211,6 +211,20 @@ def test_whoever_comes_when_it_is_full_waits_until_somebody_leaves(bench: Bench)
     assert [peer.told for peer in bench.made[1:]] == [[b"me"]] * 4
 
 
+def test_a_mistake_about_the_last_who_fits_lets_nobody_else_in(bench: Bench) -> None:
+    class Third(Recorder):
+        def connected(self) -> None:
+            super().connected()
+            if len(bench.made) == 3:
+                raise ValueError
+
+    bench.kind = Third
+    for _ in range(6):
+        bench.connect(b"me\n")
+    bench.settle()
+    assert len(bench.made) == 4 and len(bench.server.peers) == 3
+
+
 def test_a_stop_answers_what_has_arrived_also_of_those_who_wait_to_be_accepted(
     bench: Bench,
 ) -> None:

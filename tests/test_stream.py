@@ -10,6 +10,7 @@ from test_transport import RESET, WOULD_BLOCK, Sock, StubTls
 
 from kv.net import tcp
 from kv.net.directions import Deadline, Incoming
+from kv.net.lines import BATCH
 from kv.net.owner import DELIVERY, Limits, Stalled
 from kv.net.patience import Patience
 from kv.net.reactor import READ, WRITE, Reactor
@@ -306,6 +307,25 @@ def test_an_end_that_came_with_the_last_line_is_told_when_the_owner_waits_no_mor
     bench.stream.go_on()
     bench.turn()
     assert bench.owner.told == ["end_received"]
+
+
+def test_a_line_too_long_after_the_last_one_is_told_when_the_owner_waits_no_more() -> None:
+    bench = Bench()
+    bench.owner.lines_received = lambda lines, _: (list(lines), bench.stream.wait(), 1)[-1]
+    bench.receive(b"one\n" + b"x" * 50)
+    bench.turn()
+    assert bench.owner.told == [] and bench.interest == 0
+    bench.stream.go_on()
+    bench.turn()
+    assert bench.owner.told == ["line_too_long"]
+
+
+def test_the_owner_always_gets_a_line() -> None:
+    bench = Bench()
+    bench.receive(b"a\n" * BATCH + b"x" * 50 + b"\n")
+    for _ in range(10):
+        bench.turn()
+    assert bench.owner.told[-1] == "line_too_long" and b"" not in bench.owner.told
 
 
 @pytest.mark.parametrize(("held", "told"), [(1, None), (2, RESET)])

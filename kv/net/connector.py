@@ -110,7 +110,12 @@ class Connector:
         # Writable means that the attempt is over, not that it succeeded: SO_ERROR tells.
         registration = self._reactor.register(sock, lambda _: self._decided(attempt))
         attempt = Attempt(sock, address, registration)
-        registration.set(WRITE)
+        try:
+            registration.set(WRITE)
+        except OSError as error:  # the selector has no room
+            sock.close()
+            self._error = error
+            return False
         self._attempts.append(attempt)
         return True
 

@@ -140,7 +140,7 @@ class Lifecycle(ABC):
             self._account()
         elif outgoing is Outgoing.FINISHING and not transport.unsent and not transport.shaking:
             transport.shut_down()
-        elif self._lines.waiting:
+        elif self._lines.more:
             return False
         elif incoming is Incoming.DRAINING and transport.allowance <= 0:
             self._step(Event.EMPTY)
@@ -172,7 +172,7 @@ class Lifecycle(ABC):
         if self.holds & PEER:
             if unsent <= min(self._limits.low_water, high):
                 self.holds &= ~PEER
-        elif unsent > high and (self.transport.incoming in READING or self._lines.waiting):
+        elif unsent > high and (self.transport.incoming in READING or self._lines.more):
             self.holds |= PEER
             self._owner.held_up()
         if before and not unsent and self.transport.outgoing is not Outgoing.BROKEN:
@@ -185,7 +185,7 @@ class Lifecycle(ABC):
         """Arranges the next call of this stream: by its turn, its readiness or its timer."""
         transport = self.transport
         incoming, unsent = transport.incoming, bool(transport.unsent)
-        more = self._lines.waiting or incoming is Incoming.DRAINING
+        more = self._lines.more or incoming is Incoming.DRAINING
         if more and not self.holds:
             # No selector reports lines that wait in our own buffer (23). And to take them all now
             # would let one greedy peer starve the others (22).

@@ -72,7 +72,10 @@ class Lines:
             self.too_long = True
 
     def next(self) -> Iterator[bytes]:
-        """Up to BATCH complete lines, in order. Lines that are not taken from it stay."""
+        """Up to BATCH complete lines, in order. Lines that are not taken from it stay.
+
+        There are none if the next one is too long.
+        """
         if self.rest and not length_hint(self._lines):
             rest, self.rest = self.rest, b""
             return self.feed(rest) or self._lines
@@ -82,6 +85,11 @@ class Lines:
     def waiting(self) -> bool:
         """Whether there is a complete line."""
         return length_hint(self._lines) > 0 or self.rest != b""
+
+    @property
+    def more(self) -> bool:
+        """Whether there is anything to tell: a complete line, or that one is too long."""
+        return self.waiting or self.too_long
 
     @property
     def octets(self) -> tuple[int, int]:

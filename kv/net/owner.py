@@ -34,7 +34,10 @@ class Owner(Protocol):
         """
 
     def line_too_long(self) -> None:
-        """The peer has sent too many octets without LF. The owner has to close or abort."""
+        """The peer has sent too many octets without LF. The owner has to close or abort.
+
+        This comes after all lines before it, and not while the owner waits.
+        """
 
     def held_up(self) -> None:
         """The peer does not take its replies. Until it does, no line is handed over."""

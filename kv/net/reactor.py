@@ -197,11 +197,16 @@ class Reactor:
         add it while the loop counts, which is a race. So such calls have a queue of their own, and
         the thread that adds one also rings the bell.
         """
-        if self._bell is None:
+        bell = self._bell
+        if bell is None:
             raise RuntimeError("call wakeable() in the thread of the loop first")
         self._elsewhere.append(callback)
-        with suppress(BlockingIOError):  # the socket is full of octets: the loop will wake anyway
-            self._bell.send(b"\0")
+        try:
+            bell.send(b"\0")
+        except BlockingIOError:
+            pass  # the socket is full of octets: the loop will wake anyway
+        except OSError:  # the loop's thread is closing it just now
+            raise RuntimeError("the loop is closed") from None
 
     def on_signal(self, number: int, callback: Callback) -> None:
         """Has the loop call `callback` when signal `number` comes. Main thread only.

@@ -80,14 +80,27 @@ class Reception:
             if self._closing:
                 self.close()
             elif newcomer in self._waiting:
-                registration.set(READ)
-                self._changed()
+                self._await(newcomer)
 
     def close(self) -> None:
-        """Drops whoever has not said who it is; from now on, who does not say so at once."""
+        """Drops whoever has not said who it is; from now on, who does not say so at once.
+
+        What has arrived counts: the loop may not have looked since (46).
+        """
         self._closing = True
         for newcomer in list(self._waiting):
-            self._drop(newcomer, "the server is stopping")
+            self._ready(newcomer)
+            if newcomer in self._waiting:
+                self._drop(newcomer, "the server is stopping")
+
+    def _await(self, newcomer: Newcomer) -> None:
+        try:
+            newcomer.registration.set(READ)
+        except OSError:  # the selector has no room: the listener drops it, and logs this
+            self._forget(newcomer)
+            raise
+        finally:
+            self._changed()
 
     def _ready(self, newcomer: Newcomer) -> None:
         try:

@@ -135,6 +135,9 @@ class LineServer:
         peer.server = self
         peer.stream = Stream(self._reactor, sock, peer, self._limits, self._turns)
         self.peers[peer] = None
+        if len(self.peers) == self._most and self._done is None:
+            for listener in self._listeners:  # further ones wait in the kernel's queue (19)
+                listener.pause()
         try:
             peer.connected()
         except Exception as error:
@@ -142,9 +145,6 @@ class LineServer:
             raise  # to the listener, which logs it
         if self._done is not None:
             peer.stream.finish()
-        elif len(self.peers) == self._most:  # further ones wait in the kernel's queue (19)
-            for listener in self._listeners:
-                listener.pause()
 
     def _cut_short(self) -> None:
         for peer in self.peers:

@@ -145,8 +145,12 @@ class Stream(Lifecycle):
         if self.holds:
             return
         incoming = self.transport.incoming
-        if self._lines.waiting:
-            self._hand_over(self._lines.next())
+        if self._lines.more:
+            lines = self._lines.next()
+            if length_hint(lines):
+                self._hand_over(lines)
+            else:
+                self._too_long()
         elif incoming is Incoming.DRAINING or (incoming is Incoming.OPEN and late):
             self._read()
 
@@ -198,7 +202,10 @@ class Stream(Lifecycle):
         if length_hint(lines) or self._lines.rest:
             self.transport.changed = True  # lines are left: `_look_ahead` asks for a turn
         elif self._lines.too_long:
-            self._too_long()
+            if self.holds & OWNER:  # it still has to answer the last line
+                self.transport.changed = True
+            else:
+                self._too_long()
 
     def _too_long(self) -> None:
         self._lines.clear()

@@ -73,7 +73,7 @@ def prepare(sock: socket.socket, stall_timeout: float) -> None:
         # octets that the peer does not acknowledge, and for a peer that reads nothing (RFC 5482).
         # It must be a little longer than `stall_timeout`, which gives the clearer reason.
         patience = max(VANISHED, stall_timeout + 15)
-        milliseconds = min(int(patience * 1000), 2**31 - 1)
+        milliseconds = int(min(patience * 1000, 2**31 - 1))  # infinity is a time-out, too
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 

@@ -75,13 +75,13 @@ class Timers:
         """Makes the calls that are due by `now`."""
         due: list[Timer] = []  # collected first, so that timers they add wait for the next turn
         while self.heap and self.heap[0][0] <= now:
-            timer = heapq.heappop(self.heap)[2]
-            if timer.callback is not None and timer.when > now:  # the timer was postponed
-                heapq.heappush(self.heap, (timer.when, next(self._serial), timer))
-            else:
-                due.append(timer)
+            due.append(heapq.heappop(self.heap)[2])
         for timer in due:
             callback = timer.callback  # None if cancelled, perhaps by an earlier one
-            if callback is not None:
+            if callback is None:
+                continue
+            if timer.when > now:  # the timer was postponed, perhaps by an earlier one
+                heapq.heappush(self.heap, (timer.when, next(self._serial), timer))
+            else:
                 timer.cancel()
                 callback()

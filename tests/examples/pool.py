@@ -43,10 +43,6 @@ class Client(Peer):
             self.stream.write(future.result() + b"\n")
             self.stream.go_on()
 
-    def line_too_long(self):
-        self.gone = True  # nothing can be written after `close`, and a reply may be under way
-        self.stream.close()
-
     def left(self, error):
         self.gone = True
 

@@ -4,6 +4,7 @@ import ipaddress
 import re
 import socket
 import struct
+from unittest import mock
 
 import pytest
 from house import Guest, House, house
@@ -214,6 +215,26 @@ def test_a_connection_counts_before_its_header_has_come() -> None:
         assert gone.ended and len(h.server.connections) == 1
         assert waiting.ask("CONNECT another") == ["CONNECT: OK"]
         assert "accepting paused 2 times" in h.server.statistics()
+
+
+def test_a_stop_looks_once_more_for_headers_that_have_come() -> None:
+    with house(balancers=LOOPBACK) as h:
+        late, part = h.guest(), h.guest()
+        late.unsent += V1 + late.key.line + late.key.seal(b"CONNECT a")
+        part.unsent += V1[:9]
+        late.read()
+        part.read()  # nobody has looked since
+        h.server.stop(5)
+        h.settle()
+        assert late.texts() == ["CONNECT: OK"] and late.ended and part.ended
+
+
+def test_whoever_cannot_be_waited_for_takes_no_place() -> None:
+    with house(balancers=LOOPBACK, max_connections=1) as h:
+        with mock.patch.object(h.selector, "register", side_effect=OSError("no room")):
+            assert h.guest().ended
+        h.wait(1)  # the listener has its pause, too
+        begin(h, V1).connect("next")
 
 
 def test_a_stop_answers_whoever_has_said_who_it_is() -> None:

@@ -1,5 +1,6 @@
 """Servers in this process, and a real registry: who gets which client id, and when."""
 
+import errno
 import itertools
 import logging
 import random
@@ -339,6 +340,35 @@ def test_who_has_read_that_it_is_disconnected_may_use_the_id_again() -> None:
         h.settle()
         assert alice.texts() == ["CONNECT: OK", "DISCONNECT: OK"] and alice.ended
         assert list(registry.holder) == ["bob"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"), [("CONNECT a", "CONNECT"), ("DISCONNECT", "DISCONNECT")]
+)
+def test_a_line_too_long_behind_a_message_that_waits_takes_no_reply_away(
+    text: str, reply: str
+) -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        guest = h.guest()
+        guest.connect() if text == "DISCONNECT" else guest.send_raw(guest.key.line)
+        guest.send_raw(guest.key.seal(text.encode()) + b"x" * 600)
+        assert guest.texts()[-1:] == [f"{reply}: OK"] and guest.ended
+        assert h.server.drops["violation"] == (text != "DISCONNECT")
+
+
+def test_a_selector_without_room_is_a_registry_that_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        guest = h.guest().connect()
+        registry.break_off()
+        full = OSError(errno.ENOSPC, "no room")
+        h.settle()
+        with mock.patch.object(h.selector, "register", side_effect=full):
+            h.wait(1)
+        assert "is gone: no room" in caplog.text
+        h.wait(1)
+        assert guest.ask("GET k") == ["GET: ERROR"] and list(registry.holder) == ["alice"]
 
 
 @pytest.mark.parametrize("gone", [False, True])
