@@ -216,6 +216,16 @@ def test_a_timer_may_cancel_itself_and_another_that_is_due_at_the_same_time(
     assert ran == ["first", "third"] and reactor.timers.live == 0
 
 
+def test_an_exception_in_a_timer_takes_no_other_along(reactor: Reactor) -> None:
+    ran: list[int] = []
+    reactor.call_later(0, lambda: 1 // 0)
+    reactor.call_later(0, lambda: ran.append(2))
+    with pytest.raises(ZeroDivisionError):
+        reactor.turn()
+    reactor.turn()
+    assert ran == [2] and reactor.timers.live == 0
+
+
 def test_a_timer_may_postpone_another_that_is_due_at_the_same_time(
     reactor: Reactor, clock: Clock
 ) -> None:

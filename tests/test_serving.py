@@ -211,6 +211,25 @@ def test_whoever_comes_when_it_is_full_waits_until_somebody_leaves(bench: Bench)
     assert [peer.told for peer in bench.made[1:]] == [[b"me"]] * 4
 
 
+@pytest.mark.parametrize("lines", [b"stop\nnext\n", b"first\nstop\nnext\n"])
+def test_a_program_that_catches_ctrl_c_can_go_on(bench: Bench, lines: bytes) -> None:
+    """The second time, the line comes in the turn of a stream that has waited in the queue."""
+
+    def act(_: Recorder, line: bytes) -> None:
+        if line == b"stop":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.comes(lines, act, cost=BUDGET)
+    bench.settle()
+    (peer,) = bench.made
+    assert peer.told == lines.split()
+    bench.finish(timeout=1)
+    bench.clients[0].close()
+    bench.settle()
+    assert bench.done == 1
+
+
 def test_a_mistake_about_the_last_who_fits_lets_nobody_else_in(bench: Bench) -> None:
     class Third(Recorder):
         def connected(self) -> None:

@@ -233,14 +233,18 @@ class Lifecycle(ABC):
         try:
             act()
             self._conclude()
-        except Exception as error:
+        except BaseException as error:
             self._failed(error)
         self._running = False
 
     # The end
 
-    def _failed(self, error: Exception) -> None:
-        """An exception of this program: ends this connection, and tells the owner."""
+    def _failed(self, error: BaseException) -> None:
+        """An exception of this program: ends this connection, and tells the owner (28)."""
+        if not isinstance(error, Exception):  # Ctrl-C, say: the program may catch it and go on
+            self._running = False
+            self._settle_soon()
+            raise error
         told, self._told = self._told, Told.CLOSED
         try:
             self.abort(error)

@@ -42,9 +42,7 @@ class Stream(Lifecycle):
     @property
     def unsent(self) -> int:
         """Octets written that the kernel has not taken yet."""
-        transport = self.transport
-        waiting = transport.tls.waiting if transport.tls is not None else b""
-        return len(transport.unsent) + len(waiting)
+        return len(self.transport.unsent) + self.transport.unsealed
 
     @property
     def lines(self) -> int:
@@ -127,7 +125,7 @@ class Stream(Lifecycle):
             if events & READ and (not self.holds or transport.incoming is DISCARDING):
                 self._read()
             self._conclude()
-        except Exception as error:
+        except BaseException as error:
             self._failed(error)
         self._running = False
 

@@ -72,11 +72,10 @@ class Timers:
         return self.heap[0][0] if self.heap else None
 
     def run(self, now: float) -> None:
-        """Makes the calls that are due by `now`."""
-        due: list[Timer] = []  # collected first, so that timers they add wait for the next turn
-        while self.heap and self.heap[0][0] <= now:
-            due.append(heapq.heappop(self.heap)[2])
-        for timer in due:
+        """Makes the calls that are due by `now`. Timers that they add wait for the next turn."""
+        newest = next(self._serial)
+        while self.heap and self.heap[0][0] <= now and self.heap[0][1] < newest:
+            timer = heapq.heappop(self.heap)[2]
             callback = timer.callback  # None if cancelled, perhaps by an earlier one
             if callback is None:
                 continue

@@ -81,7 +81,7 @@ class Tls:
         """Raises `ValueError` if no certificate can be for that name."""
         self.state = HANDSHAKE
         self.error: TlsError | None = None  # set when it has failed
-        self.waiting = b""  # plaintext that cannot be sealed yet
+        self.waiting = b""  # plaintext that cannot be sealed yet; at the end, that never was
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         server = server_name is None
@@ -194,7 +194,7 @@ class Tls:
         the peer's requests, which may be many (53).
         """
         octets = self._outgoing.read()
-        if self.waiting and self.state is not HANDSHAKE:
+        if self.waiting and self.state in (OPEN, THEY_ENDED):
             waiting, self.waiting = self.waiting, b""
             octets += self.write(waiting)
         return octets
@@ -208,7 +208,6 @@ class Tls:
         # refuses: then the peer has to take our FIN for a loss.
         with suppress(ssl.SSLError):
             self._tls.unwrap()
-        self.waiting = b""
         self._enter(Event.WE_END)
         return self._outgoing.read()
 
@@ -226,7 +225,6 @@ class Tls:
 
     def _fail(self, message: str) -> None:
         self.error = TlsError(message)
-        self.waiting = b""
         self._records = None
         self._enter(Event.FAILED)
 

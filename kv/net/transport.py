@@ -68,7 +68,7 @@ class Transport:
         if (self.incoming, self.outgoing) != (before, sending):
             self.allowance = self._linger_size
         if self.outgoing is Outgoing.BROKEN is not sending:
-            held = len(self.unsent) + (tcp.unacknowledged(self.sock) or 0)
+            held = len(self.unsent) + self.unsealed + (tcp.unacknowledged(self.sock) or 0)
             farewell = self._farewell - (sending is not Outgoing.SHUT)
             self.undelivered = max(0, held - farewell)
             self.unsent = b""
@@ -210,6 +210,11 @@ class Transport:
     def shaking(self) -> bool:
         """Whether our end has to wait for the handshake: close_notify cannot come before."""
         return self.tls is not None and self.tls.shaking and self.incoming in READING
+
+    @property
+    def unsealed(self) -> int:
+        """Octets that TLS cannot seal yet: the peer's handshake or message is incomplete."""
+        return len(self.tls.waiting) if self.tls is not None else 0
 
     def acknowledged(self) -> int:
         """The octets that the peer's kernel has acknowledged. If unknown, all that were sent."""

@@ -100,14 +100,16 @@ class Turns:
     def _serve(self) -> None:
         """Serves the streams in the queue, each at most once, until this turn's work is done."""
         self._serving = True
-        # One is served in any case: streams that were just ready may have used up the budget.
-        for number in range(len(self._queue)):
-            if number and self.left <= 0:
-                break
-            stream = self._queue.popleft()
+        try:
+            # One is served in any case: streams that were just ready may have used up the budget.
+            for number in range(len(self._queue)):
+                if number and self.left <= 0:
+                    break
+                stream = self._queue.popleft()
+                self._divide()
+                stream.take_turn()
+        finally:  # also if Ctrl-C interrupts the program, which may go on
+            self._serving = False
             self._divide()
-            stream.take_turn()
-        self._serving = False
-        self._divide()
-        if self._queue:
-            self._reactor.call_soon(self._serve)
+            if self._queue:
+                self._reactor.call_soon(self._serve)
