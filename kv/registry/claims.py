@@ -176,6 +176,9 @@ class Claims:
         """There is no connection. Whoever waits is told; what is held is held, for its lease."""
         self._renewal = self._clock()  # as soon as there is one again
         asked = [claim for each in self.awaiting for claim in each.claims]
+        for each in self.awaiting:
+            if each.act is Act.RELEASE:  # it may not have come there, so it is said again
+                self._unsent[Act.RELEASE].update(dict.fromkeys(each.claims))
         self.awaiting.clear()
         unsent = *self._unsent[Act.CLAIM], *self._unsent[Act.RELEASE]
         return self._unanswered([*asked, *unsent], reason)

@@ -328,6 +328,20 @@ def test_a_client_that_leaves_while_its_claim_is_out_keeps_no_id(
     until((h, second), lambda: answer(second, "alice") == "CONNECT: OK", "the id to be free")
 
 
+def test_what_was_to_be_given_back_when_the_connection_was_lost_is_said_again() -> None:
+    with FakeRegistry() as registry, house(registry=registry) as h:
+        guest = h.guest().connect()
+        registry.answers = False
+        guest.socket.close()
+        h.settle()
+        assert registry.unanswered and registry.holder
+        registry.break_off()
+        registry.answers = True
+        h.settle()
+        h.wait(1)
+        assert not registry.holder
+
+
 def test_who_has_read_that_it_is_disconnected_may_use_the_id_again() -> None:
     with FakeRegistry() as registry, house(registry=registry) as h:
         h.settle()

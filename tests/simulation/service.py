@@ -366,12 +366,12 @@ class World:
         lost = sum(node.server.drops["registry"] for node in self.nodes)
         return refused, lost
 
-    def _come(self) -> None:
+    def _come(self, node: Node | None = None, client_id: str = "") -> None:
         rng = self.rng
-        node = rng.choice(self.nodes)
-        if not node.machine.dead:
+        node = node or rng.choice(self.nodes)
+        if not node.machine.dead and self.time.now < TROUBLE:
             stays = rng.random() * rng.choice((0.01, 1, 4)) * LEASE
-            self.clients.append(Client(self, node, rng.choice(IDS), stays))
+            self.clients.append(Client(self, node, client_id or rng.choice(IDS), stays))
 
     def _make_well(self) -> None:
         registry = self.registry
@@ -403,8 +403,8 @@ class World:
 
     # Troubles
 
-    def _cut(self) -> None:
-        node = self.rng.choice(self.nodes)
+    def _cut(self, node: Node | None = None) -> None:
+        node = node or self.rng.choice(self.nodes)
         node.wire.cut_until = self.time.now + self.rng.uniform(0.5, 2.5) * LEASE
 
     def _stand_still(self) -> None:
@@ -448,6 +448,20 @@ class World:
     def _full(self) -> None:
         self.registry.redis.full = not self.registry.redis.full
 
+    def _fall_silent(self) -> None:
+        """Answers come late, and after them none does. A lease later, others come for the ids."""
+        serving = {session._server for session in self.sessions}
+        nodes = self.rng.sample(self.nodes, len(self.nodes))
+        node, other, *_ = sorted(nodes, key=lambda node: node.server not in serving)
+        late = self.rng.uniform(0.1, 0.3) * LEASE
+        for end in self.registry.ends:
+            if end.wire is node.wire:
+                end.stick(late)
+        self.time.at(self.time.now + late, lambda: self._cut(node))
+        for client_id in IDS:
+            when = self.time.now + LEASE + self.rng.random() * late
+            self.time.at(when, lambda i=client_id: self._come(other, i))  # type: ignore[misc]
+
     def _stick(self) -> None:
         """What is sent on one connection comes late, while others are quick: a relay has it."""
         for end in self.registry.ends[-3:]:
@@ -464,6 +478,7 @@ class World:
     troubles: ClassVar[list[Callable[["World"], None]]] = [
         *(_cut, _cut, _stand_still, _stand_still, _kill, _stop, _restart, _restart),
         *(_forget, _slow, _slow, _nonsense, _full, _reset, _stick, _stick),
+        *(_fall_silent, _fall_silent),
     ]
 
 

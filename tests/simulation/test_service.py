@@ -38,7 +38,7 @@ def test_a_seed_is_one_history() -> None:
 # The seed of each is the one that found it first when it was last looked for in all of them.
 
 
-@MISTAKES.instead_of(Claims, "answered", 122)
+@MISTAKES.instead_of(Claims, "answered", 210)
 def count_the_lease_from_the_answer(answered: Any, self: Claims, line: bytes) -> list[News]:
     """The registry counts from when it did it, which was long before, if the answer was slow."""
     if self.awaiting:
@@ -46,7 +46,7 @@ def count_the_lease_from_the_answer(answered: Any, self: Claims, line: bytes) ->
     return answered(self, line)
 
 
-@MISTAKES.instead_of(Redis, "_run", 1)
+@MISTAKES.instead_of(Redis, "_run", 3)
 def delete_without_compare(
     run_act: Any, self: Redis, act: Act, keys: list[bytes], *how: Any
 ) -> bytes:
@@ -58,7 +58,7 @@ def delete_without_compare(
     return b"+" + b"1" * len(keys) + b"\r\n"
 
 
-@MISTAKES.instead_of(Claims, "_ask", 23)
+@MISTAKES.instead_of(Claims, "_ask", 36)
 def renew_and_ignore_the_reply(ask: Any, self: Claims, act: Act, asked: list[Claim]) -> bytes:
     """Sent is not done: the lease is taken for renewed as soon as it was asked for."""
     if act is Act.RENEW:
@@ -68,7 +68,7 @@ def renew_and_ignore_the_reply(ask: Any, self: Claims, act: Act, asked: list[Cla
     return ask(self, act, asked)
 
 
-@MISTAKES.instead_of(Claims, "claim", 165)
+@MISTAKES.instead_of(Claims, "claim", 526)
 def show_one_token_for_all_claims(claim: Any, self: Claims, *who: Any) -> Claim:
     """What an old connection still delivers then concerns a newer claim."""
     made = claim(self, *who)
@@ -76,7 +76,7 @@ def show_one_token_for_all_claims(claim: Any, self: Claims, *who: Any) -> Claim:
     return made
 
 
-@MISTAKES.instead_of(Redis, "restart", 250)
+@MISTAKES.instead_of(Redis, "restart", 277)
 def trust_a_registry_that_has_lost_its_data(
     restart: Any, self: Redis, keys: dict[bytes, tuple[bytes, float]]
 ) -> None:
@@ -85,13 +85,13 @@ def trust_a_registry_that_has_lost_its_data(
     self.keys[b"kv:run"] = b"%d" % self.runs, float("inf")
 
 
-@MISTAKES.instead_of(Machine, "boottime", 314)
+@MISTAKES.instead_of(Machine, "boottime", 23)
 def use_a_clock_that_sleeps_with_the_machine(_: Any, self: Machine) -> float:
     """The lease runs out meanwhile."""
     return self.monotonic()
 
 
-@MISTAKES.instead_of(Registry, "holds", 104)
+@MISTAKES.instead_of(Registry, "holds", 23)
 def leave_it_to_the_timer(*_: Any) -> bool:
     """Whoever wakes serves what has arrived, and then looks at its timers."""
     return True
@@ -118,12 +118,12 @@ def give_up_after_the_first_loss(connect: Any, self: Registry) -> None:
         connect(self)
 
 
-@MISTAKES.instead_of(Connection, "_give_back", 2)
+@MISTAKES.instead_of(Connection, "_give_back")
 def keep_the_id_of_a_lost_connection(*_: Any) -> None:
     """It is renewed for ever."""
 
 
-@MISTAKES.instead_of(Registry, "give_back", 356)
+@MISTAKES.instead_of(Registry, "give_back", 275)
 def say_that_it_is_over_before_the_registry_knows(
     give_back: Any, self: Registry, claim: Claim, tell: bool = False
 ) -> None:
