@@ -537,6 +537,13 @@ def test_a_trace_file_that_cannot_be_written(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..., Server]) -> None:
+    failed: list[OSError] = []
+    file = open("/dev/full", "w")  # noqa: SIM115 (`Writer` closes it)
+    writer = Writer(file, failed.append)
+    for _ in range(2):
+        writer.write(Event("loop", "sleep", "", 1.0, None, "", {}))
+        writer.flush()
+    assert file.closed and len(failed) == 1
     server = start_server("--trace-file", "/dev/full")
     with Peer(server.port).handshake().connect("alice") as peer:
         for _ in range(100):
