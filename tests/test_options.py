@@ -91,6 +91,7 @@ def test_the_help_names_a_value_and_says_what_it_is_for(role: str) -> None:
         ("--idle-timeout", "0", 0),
         ("--idle-timeout", "0.0", 0),
         ("--idle-timeout", "1", 1),
+        ("--lease", "0.1", 0.1),
     ],
 )
 def test_what_a_text_means(option: str, text: str, value: float) -> None:
