@@ -365,6 +365,13 @@ def test_of_a_line_that_is_too_long_no_more_than_that_is_kept(
     os.write(pipe.sink, b"its end\nnext\n")
     reactor.turn()
     assert [read.take(), read.take()] == [b"x" * LONGEST, b"next"]
+    os.write(pipe.sink, b"x" * 4000)
+    reactor.turn()
+    read.drop()  # and then nothing is kept of it
+    for more in (b"y" * 4000, b"y\n"):
+        os.write(pipe.sink, more)
+        reactor.turn()
+    assert read.take() == b""
 
 
 @pytest.mark.parametrize("seed", range(3))
