@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import ROOT
@@ -462,12 +463,14 @@ def test_at_the_end_nothing_is_there_any_more(pipe: Pipe, reactor: Reactor) -> N
     assert not read.more_is_there()
 
 
-def test_a_terminal_that_has_gone_away_is_the_end(reactor: Reactor) -> None:
+@pytest.mark.parametrize("answer", [b"", OSError(errno.EIO, "as some systems say")])
+def test_a_terminal_that_has_gone_away_is_the_end(reactor: Reactor, answer: object) -> None:
     master, slave = os.openpty()
     try:
         read = Input(reactor, slave, LONGEST, lambda: None)
         os.close(master)
-        assert all_lines(reactor, read) == [] and read.error is None
+        with mock.patch("kv.net.stdio.os.read", side_effect=[answer]):
+            assert all_lines(reactor, read) == [] and read.error is None
     finally:
         os.close(slave)
 
