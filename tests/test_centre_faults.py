@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 import pytest
@@ -29,8 +29,11 @@ from test_server_process import asleep
 from wire import Barrier, Peer
 
 from kv.net import tcp
+from kv.process import serve
 from kv.protocol.conversation import ServerConversation
-from kv.protocol.messages import Message, Reply
+from kv.protocol.messages import Message, Reply, Wire
+from kv.protocol.store import Store
+from kv.server import Settings
 
 StartServer = Callable[..., Server]
 MakePeer = Callable[..., Peer]
@@ -341,6 +344,18 @@ def test_statistics_are_told_at_any_log_level(start_server: StartServer) -> None
     server = start_server("--log-level", "error", listening=False)
     wait_until(lambda: caught(server, signal.SIGUSR1), "the server to listen for SIGUSR1")
     assert statistics(server)["connections"].startswith("0 now")
+
+
+def test_who_asks_for_statistics_too_early_ends_nothing() -> None:
+    def certificates() -> NoReturn:
+        raise ValueError(repr(signal.getsignal(signal.SIGUSR1)))
+
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        with pytest.raises(ValueError, match="SIG_IGN"):
+            serve("127.0.0.1", 0, Wire(), Settings(), Store(), 0, certificates)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def caught(server: Server, number: int) -> bool:

@@ -21,6 +21,7 @@ from wire import LONGEST_TEXT, OTHER_KEY, Peer, bad_key_lines, bad_lines, new_id
 
 import kv.client
 from kv import Client, ConnectRefused, PrivateKey, PutRefused, Refused, TextError, Violation
+from kv.caller import Caller
 from kv.link import WINDOW
 from kv.net.address import Address
 from kv.net.reactor import Reactor
@@ -288,12 +289,17 @@ def test_a_closed_client_says_so(client: MakeClient, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("how", ["close", "half_close", "reset"])
-def test_a_connection_lost_in_a_call_is_a_connection_error(fake: Fake, how: str) -> None:
+def test_a_connection_lost_in_a_call_is_a_connection_error(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     def lose(conversation: Conversation) -> None:
         conversation.read_text()
         getattr(conversation, how)()
 
     client = fake(lose)
+    abort = client._caller._link.abort
+    # A signal's handler may close the client just then.
+    monkeypatch.setattr(client._caller._link, "abort", lambda _: (client.close(), abort(None)))
     with pytest.raises(ConnectionError):
         client.get("x")
     assert_closed(client)
@@ -319,6 +325,22 @@ def test_a_connection_lost_between_two_calls_is_a_connection_error_in_the_next(
         with pytest.raises(ConnectionError):
             client.get("x")
     assert_closed(client)
+
+
+@pytest.mark.parametrize("answer", ["connected", "replied"])
+def test_a_connection_lost_with_the_answer_is_a_connection_error_in_the_next_call(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    take = getattr(Caller, answer)
+
+    def take_and_lose(caller: Caller, *what: Any) -> None:
+        take(caller, *what)
+        caller.ended(ConnectionError("lost with it"))
+
+    monkeypatch.setattr(Caller, answer, take_and_lose)
+    client = fake(lambda peer: answer == "replied" and peer.reply(peer.read_text()))
+    assert answer == "connected" or client.get("x") == "GET x"
+    assert_closed(client, "lost with it")
 
 
 def test_a_connection_lost_in_a_pipeline_is_a_connection_error(fake: Fake) -> None:

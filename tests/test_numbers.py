@@ -36,6 +36,7 @@ NUMBERS = {
     "kv.net.tcp:VANISHED": 105,
     "kv.net.tls:PIECE": 4_096,
     "kv.net.turns:BUDGET": 10_000,
+    "kv.net.turns:CROWD": 100,
     "kv.net.turns:QUANTUM": 1_000,
     "kv.net.turns:UNSENT": 33_554_432,
     "kv.link:UNSENT": 32_768,

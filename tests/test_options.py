@@ -73,6 +73,8 @@ def test_the_help_names_a_value_and_says_what_it_is_for(role: str) -> None:
     described = re.findall(r"^  --\S+ ?([A-Z]*) *\n? +(\S.*)$", shown, re.M)
     assert len(described) == len(DEFAULTS[role]) + (role == "client")
     assert not any(text.isupper() for _, text in described)
+    bare = [value is False for value in DEFAULTS[role].values()].count(True)  # without a value
+    assert [name for name, _ in described].count("") == bare + (role == "server")  # --log-level {}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def test_the_help_names_a_value_and_says_what_it_is_for(role: str) -> None:
         ("--idle-timeout", "0", 0),
         ("--idle-timeout", "0.0", 0),
         ("--idle-timeout", "1", 1),
+        ("--lease", "0.1", 0.1),
     ],
 )
 def test_what_a_text_means(option: str, text: str, value: float) -> None:

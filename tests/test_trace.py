@@ -154,11 +154,33 @@ def test_a_client_that_does_not_read_is_seen_to_be_held_up() -> None:
             "message GET 'k' -> the value",
             "message (the same ",
             "hold PEER: its peer does not take the replies; nothing is read",
-            "held up ",
+            "held up its owner is told",
             "go on PEER: ",
-            "drained ",
+            "drained its owner is told",
+            "end nothing more will come, as its owner is told",
         ],
         told(lines, "#1"),
+    )
+
+
+def test_what_an_owner_asks_of_a_stream_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    with open(path, "w") as file, Trace(False, file, selectors=[Selector]), house() as h:
+        for _ in range(2):
+            h.guest()
+        one, other = (connection.stream for connection in h.server.connections)
+        one.half_close()
+        one.finish()
+        one.leave()
+        other.abort(None)
+    in_order(
+        [
+            "#1 half-close: FIN after the last octet",
+            "#1 finish: what has arrived is answered first",
+            "#1 leave: what the kernel has is still delivered",
+            "#2 abort: with RST",
+        ],
+        [f"{event.track} {event.verb}: {event.text}" for event in read(path)[0]],
     )
 
 
@@ -515,6 +537,13 @@ def test_a_trace_file_that_cannot_be_written(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..., Server]) -> None:
+    failed: list[OSError] = []
+    file = open("/dev/full", "w")  # noqa: SIM115 (`Writer` closes it)
+    writer = Writer(file, failed.append)
+    for _ in range(2):
+        writer.write(Event("loop", "sleep", "", 1.0, None, "", {}))
+        writer.flush()
+    assert file.closed and len(failed) == 1
     server = start_server("--trace-file", "/dev/full")
     with Peer(server.port).handshake().connect("alice") as peer:
         for _ in range(100):

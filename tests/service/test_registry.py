@@ -413,6 +413,21 @@ def test_a_client_may_leave_before_it_is_disconnected() -> None:
         assert not registry.holder and not h.server.connections
 
 
+def test_who_waits_for_the_registry_until_the_handshake_limit_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    with FakeRegistry() as registry, house(registry=registry, handshake_timeout=1) as h:
+        h.settle()
+        registry.answers = False
+        alice = knock(h, "alice")
+        h.wait(1)
+        assert alice.texts() == ["CONNECT: ERROR"] and alice.ended
+        registry.answers = True
+        h.settle()
+        assert not registry.holder and "the registry has not answered" in caplog.text
+
+
 def test_a_stop_gives_all_ids_back(old: Registry, open_house: OpenHouse, database: int) -> None:
     h = open_house()
     for number in range(3):
