@@ -101,7 +101,6 @@ class Typed:
         """The notices at the end of the input."""
         if self.put is not None and not self.put.refused:
             yield Notice("the last PUT has no value line; it was not sent", refused=True)
-        self.put = None
 
     def _command(self, line: bytes, text: str) -> Iterator[Command | Notice]:
         if text == "help":

@@ -108,7 +108,10 @@ class Listener:
         self._sock.close()
 
     def refuse(self) -> int:
-        """Stops listening and resets the connections in the queue. Returns their number."""
+        """Stops listening and closes the connections in the queue. Returns their number.
+
+        Whoever has sent something gets RST, as it was not read (12).
+        """
         if not self.listening:
             return 0
         self._paused = False

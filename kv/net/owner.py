@@ -51,8 +51,8 @@ class Owner(Protocol):
     def closed(self, error: Exception | None, ours: bool) -> None:
         """The socket is closed. The last call.
 
-        `error` is None after a polite end. Otherwise it is the argument of `abort`, or what `recv`
-        or `send` raised on this socket. If `ours`, it is an exception of this program.
+        `error` is None after a polite end. Otherwise it is the argument of `abort` or `leave`, what
+        the kernel says of this socket, or a `TlsError`. If `ours`, an exception of this program.
         """
 
 

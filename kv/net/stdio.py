@@ -118,7 +118,7 @@ class Input:
     """A descriptor to read lines from.
 
     `received` is called when there may be a new line to `take`. At the end, `ended` is true. Of a
-    line with more than `longest` octets, only the first `longest` are kept.
+    line with more than `longest` octets, the first `longest` are kept, and at most one read more.
     """
 
     def __init__(

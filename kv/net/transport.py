@@ -1,7 +1,8 @@
 """One non-blocking connection: octets in, octets out, and the end of each direction.
 
 Generic: knows neither lines nor turns nor owners. `directions` says which event may come in which
-state. Only this module and `tcp` make calls on the socket.
+state. Only this module and `tcp` make calls on the socket;
+`Lifecycle` closes it.
 
 - `read` takes what one `recv` gives. It is the one place where octets come in.
 - `write` keeps octets, and `send` gives the kernel what it takes. They are the one place where
@@ -30,7 +31,7 @@ READING = (Incoming.OPEN, Incoming.DRAINING)
 
 
 class Transport:
-    """A connected socket and its two directions. `release` closes the socket."""
+    """A connected socket and its two directions."""
 
     __slots__ = (
         *("_farewell", "_linger_size", "allowance", "changed", "error", "full", "incoming"),

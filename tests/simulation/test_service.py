@@ -97,7 +97,7 @@ def leave_it_to_the_timer(*_: Any) -> bool:
     return True
 
 
-@MISTAKES.instead_of(Claims, "answered", 3468)  # answers are seldom so late (test_registry.py)
+@MISTAKES.instead_of(Claims, "answered", 3429)  # answers are seldom so late (test_registry.py)
 def believe_an_answer_that_comes_too_late(answered: Any, self: Claims, line: bytes) -> list[News]:
     """By then the registry may have given it to another."""
     if self.awaiting:
