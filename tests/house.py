@@ -53,6 +53,8 @@ class Selector(selectors.DefaultSelector):
     bound: float | None = None  # seconds that the last sleep could have taken
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        if self.idle == 2:  # a busy kernel delivers in a thread of its own, which needs a processor
+            time.sleep(0.0001)
         ready = super().select(0)
         self.asked += 1
         self.bound = timeout

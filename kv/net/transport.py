@@ -1,8 +1,7 @@
 """One non-blocking connection: octets in, octets out, and the end of each direction.
 
 Generic: knows neither lines nor turns nor owners. `directions` says which event may come in which
-state. Only this module and `tcp` make calls on the socket;
-`Lifecycle` closes it.
+state. Only this module and `tcp` make calls on the socket; `Lifecycle` closes it.
 
 - `read` takes what one `recv` gives. It is the one place where octets come in.
 - `write` keeps octets, and `send` gives the kernel what it takes. They are the one place where
