@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import starts
 from conftest import ROOT
 from patience import patience
 from pitfalls.pitfall import bounded
@@ -472,6 +473,32 @@ def test_a_terminal_that_has_gone_away_is_the_end(reactor: Reactor, answer: obje
         with mock.patch("kv.net.stdio.os.read", side_effect=[answer]):
             assert all_lines(reactor, read) == [] and read.error is None
     finally:
+        os.close(slave)
+
+
+def test_in_the_background_what_was_typed_is_left_for_the_shell_and_nothing_stops() -> None:
+    """A shell with job control, in short: it has the terminal, and another group has the input."""
+    code = """if True:
+        import os, signal
+        from kv.net.reactor import Reactor
+        from kv.net.stdio import Input
+        child = os.fork()
+        if not child:
+            os.setpgid(0, 0)
+            Input(Reactor(), 0, 100, lambda: None).drop_typed()
+            os._exit(0)
+        status = os.waitpid(child, os.WUNTRACED)[1]
+        print(os.read(0, 100) if os.WIFEXITED(status) else "it was stopped")
+        os.kill(child, signal.SIGKILL) if os.WIFSTOPPED(status) else None
+    """
+    master, slave = os.openpty()
+    try:
+        os.write(master, b"jobs\n")
+        popen = {"stdin": slave, "stdout": subprocess.PIPE, "text": True}
+        with starts.start("-c", code, terminal=slave, **popen) as shell:
+            assert shell.communicate(timeout=patience())[0] == "b'jobs\\n'\n"
+    finally:
+        os.close(master)
         os.close(slave)
 
 

@@ -70,6 +70,13 @@ def opened_anew(descriptor: int, access: int) -> int:
         return descriptor
 
 
+def in_background(terminal: int) -> bool:
+    """Whether a shell has put this process in the background of its terminal."""
+    with suppress(OSError):  # it is another session's terminal
+        return os.tcgetpgrp(terminal) != os.getpgrp()
+    return False
+
+
 class Output:
     """A descriptor to write to. What the descriptor cannot take yet is kept, and written later.
 
@@ -171,9 +178,14 @@ class Input:
         self._scanned = 0
 
     def drop_typed(self) -> None:
-        """Drops what the terminal has: half a line must not become the shell's next command."""
+        """Drops what the terminal has: half a line must not become the shell's next command.
+
+        In the background (Ctrl-Z and `bg`), what is typed is for the shell. A program that flushes
+        it there is stopped (SIGTTOU).
+        """
         with suppress(termios.error):  # the terminal may be gone
-            termios.tcflush(self._descriptor, termios.TCIFLUSH)
+            if not in_background(self._descriptor):
+                termios.tcflush(self._descriptor, termios.TCIFLUSH)
 
     def read_on(self, wanted: bool) -> None:
         """Starts or stops reading: a script larger than memory must be able to wait (34)."""
