@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from kv.errors import TextError, Violation
 from kv.protocol.messages import Command, Message, Wire, checked_key, parse, shortened
@@ -40,8 +41,8 @@ CONNECTED = "CONNECT has been done already: to be somebody else, start another c
 SKIPPED = "; the next line, its value, is skipped"
 
 BOM = b"\xef\xbb\xbf"
-#: What a terminal sends for a key, or around pasted text (ESC [200~).
-SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O?.)")
+#: What a terminal sends for a key, or around pasted text (ESC [200~); a prompt with a space in it.
+SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O?.)|value \(skipped\)>")
 #: PUT with something behind it, or with one letter too many, missing, wrong or out of place.
 LIKE_PUT = re.compile(r"PUT.*|.?UT|P.?T|PU.?|.PUT|P.UT|PU.T|UPT|PTU")
 
@@ -151,12 +152,14 @@ def meant_as_put(text: str) -> bool:
     out: quotes, NUL, zero-width spaces, octets that are no text, the sequences of keys.
     """
     word = ""
-    for character in unicodedata.normalize("NFKC", SEQUENCE.sub("", text[:1000])):
+    # One by one, as the time for a whole text can grow with the square of its length.
+    plain = (unicodedata.normalize("NFKC", one) for one in SEQUENCE.sub("", text))
+    for character in chain.from_iterable(plain):
         if character.isalpha():
             word += character
         elif character == ">":  # a prompt that was copied with the line
             word = ""
-        elif word and character.isspace():
+        elif word and character.isspace() and character not in "\x1c\x1d\x1e\x1f":
             break
     return LIKE_PUT.fullmatch(word.upper()) is not None
 

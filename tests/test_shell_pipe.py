@@ -435,8 +435,9 @@ def test_a_refused_put_in_whatever_case_takes_its_value_line_with_it(told: Told)
     puts += ["\ufeffPUT x", "\x1b[200~PUT x", "\x1b[APUT x", "\x1bOAPUT x", "\uff30\uff35\uff34 x"]
     puts += ["\u0420UT x", "PUT\u00a0x"]  # a letter that looks like P, a space that is none
     puts += ["kv> PUT x", "kv>PUT x", "bob> kv> put x"]  # copied from a terminal
+    puts += ["value (skipped)> PUT x", "P\x1fUT x", f"{' ' * 2000}PUT x"]
     values = ["GET x", "DISCONNECT", "put x", "PUT x", "", "help", "caf\u00e9", "v" * 300, "x", "y"]
-    values += ["DISCONNECT", "GET x", "DELETE y"] * 8
+    values += ["DISCONNECT", "GET x", "DELETE y"] * 9
     texts, out, notices, status = told(
         "".join(f"{put}\n{value}\nGET y\n" for put, value in zip(puts, values, strict=True))
     )
