@@ -195,9 +195,16 @@ class Pipeline:
         return self._add(Command.delete(self._wire, key))
 
     def execute(self) -> list[str | bool | None]:
-        """Sends the commands and returns their results in order. The pipeline is then empty."""
+        """Sends the commands and returns their results in order. The pipeline is then empty.
+
+        After a `RuntimeError` it is not: nothing was sent, so `execute` can be called again.
+        """
         commands, self._commands = self._commands, []
-        replies = self._client._caller.execute(commands)  # noqa: SLF001
+        try:
+            replies = self._client._caller.execute(commands)  # noqa: SLF001
+        except RuntimeError:
+            self._commands = commands + self._commands
+            raise
         return [result(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
     def _add(self, command: Command) -> "Pipeline":

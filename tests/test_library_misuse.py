@@ -66,13 +66,14 @@ def test_a_second_thread_is_told_so_and_the_running_call_is_right(
 
     fake.behave(serve)
     client = made(fake.port)
+    mine = client.pipeline().get("mine")
     said: list[str] = []
 
     def intrude() -> None:
         calls: list[Callable[[], object]] = [
             lambda: client.get("mine"),
             lambda: client.put("mine", "1"),
-            lambda: client.pipeline().delete("mine").execute(),
+            mine.execute,
             client.close,
         ]
         for number in range(TIMES):
@@ -90,6 +91,7 @@ def test_a_second_thread_is_told_so_and_the_running_call_is_right(
     intruder.join(patience())
     told = "another call of this client is still running"
     assert len(said) == TIMES and all(told in each for each in said)
+    assert mine.execute() == ["mine"]  # what was refused is not lost
 
 
 def test_threads_that_do_not_care_get_their_own_values_or_are_told(
