@@ -99,7 +99,8 @@ def run_server(options: argparse.Namespace, wire: Wire) -> int:
 def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[], Tls]] | None":
     """The function that reads the certificates. Without TLS, None, and `ssl` is not imported."""
     if options.tls_cert is None:
-        if options.tls_key or options.tls_client_ca:
+        # An empty name, as of an unset variable, is a mistake. It must not switch TLS off.
+        if (options.tls_key, options.tls_client_ca) != (None, None):
             options.role_parser.error("--tls-key and --tls-client-ca need --tls-cert")
         return None
     from kv.net.credentials import server_tls  # noqa: PLC0415 (as is `Trace`)
@@ -110,8 +111,8 @@ def server_certificates(options: argparse.Namespace) -> "Callable[[], Callable[[
 
 def client_layer(options: argparse.Namespace) -> "Tls | None":
     """TLS for the connection, if an option asks for it. Raises `ValueError`."""
-    if not (options.tls or options.tls_ca):
-        if options.tls_cert or options.tls_key or options.tls_name:
+    if not options.tls and options.tls_ca is None:  # an empty name is a mistake
+        if (options.tls_cert, options.tls_key, options.tls_name) != (None, None, None):
             options.role_parser.error("--tls-cert, --tls-key, --tls-name need --tls or --tls-ca")
         return None
     from kv.net.credentials import client_context, client_tls  # noqa: PLC0415 (as is `Trace`)

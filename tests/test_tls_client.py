@@ -142,6 +142,8 @@ def test_the_command_line_talks_tls(start_server: StartServer, run_kv: RunKv) ->
     [
         (("--tls-ca", "none"), 1, "cannot speak TLS: cannot read none: No such file"),
         (("--tls-name", "x"), 2, "need --tls or --tls-ca"),
+        (("--tls-cert", ""), 2, "need --tls or --tls-ca"),
+        (("--tls-ca", ""), 1, "cannot read "),  # as of an unset variable
         (("--tls-ca", CA, "--tls-cert", CLIENT[0], "--tls-key", SERVER[1]), 1, "is not the one of"),
     ],
 )

@@ -84,9 +84,10 @@ def test_files_that_cannot_be_used_are_one_line_and_status_1(
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("file", [SERVER[1], ""], ids=["file", "empty"])
 @pytest.mark.parametrize("option", ["--tls-key", "--tls-client-ca"])
-def test_the_other_options_need_a_certificate(run_kv: RunKv, option: str) -> None:
-    ended = run_kv("server", "--port", "0", option, SERVER[1])
+def test_the_other_options_need_a_certificate(run_kv: RunKv, option: str, file: str) -> None:
+    ended = run_kv("server", "--port", "0", option, file)
     assert ended.returncode == 2
     assert "need --tls-cert" in ended.stderr
 
