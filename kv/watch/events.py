@@ -55,6 +55,8 @@ KINDS: dict[str, Any] = {"why": list, "woken": list, "queue": list, "most": int 
 KINDS |= {"limits": dict, "timers": dict, "interest": str, "part": str}
 #: The parts of a turn.
 PARTS = ("sleeping", "ready", "timers", "deferred")
+#: Raises `ValueError` for NaN and infinity. Python's JSON has them, and no browser's.
+STRICT = json.JSONEncoder(allow_nan=False)
 #: No trace lasts this long, in microseconds: thirty years.
 LONGEST = 1e15
 #: The number of the process, for programs that show several.
@@ -198,4 +200,5 @@ def figures(now: object) -> Figures:
             raise ValueError(f"{name} is {figure!r}")
     if now.get("part", "ready") not in PARTS:
         raise ValueError(f"there is no part {now['part']!r}")
+    STRICT.encode(now)
     return now
