@@ -59,6 +59,8 @@ def traced(options: argparse.Namespace) -> AbstractContextManager[object]:
 
     path = options.trace_file
     file = open(path, "w", opener=opener) if path is not None else None  # noqa: SIM115 (it does)
+    if options.role == "client":  # it has no log, but a trace that ends early must not go unsaid
+        logging.getLogger("kv").addHandler(LogHandler(2))
     return Trace(options.trace, file, os.isatty(2) and not os.environ.get("NO_COLOR"))
 
 

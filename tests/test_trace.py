@@ -536,7 +536,9 @@ def test_a_trace_file_that_cannot_be_written(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..., Server]) -> None:
+def test_a_full_disk_ends_the_trace_and_not_the_program(
+    start_server: Callable[..., Server], run_kv: Any
+) -> None:
     failed: list[OSError] = []
     file = open("/dev/full", "w")  # noqa: SIM115 (`Writer` closes it)
     writer = Writer(file, failed.append)
@@ -548,7 +550,11 @@ def test_a_full_disk_ends_the_trace_and_not_the_server(start_server: Callable[..
     with Peer(server.port).handshake().connect("alice") as peer:
         for _ in range(100):
             assert peer.ask("GET k") == "GET: ERROR"
-    server.wait_for_log("the trace file ends here: No space left on device")
+    said = "the trace file ends here: No space left on device"
+    server.wait_for_log(said)
+    program = ("client", "--port", str(server.port), "--trace-file", "/dev/full")
+    done = run_kv(*program, afresh=True)
+    assert done.returncode == 0 and done.stderr.count(said) == 1
     assert server.stop() == 0
 
 
