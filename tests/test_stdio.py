@@ -196,6 +196,14 @@ def test_a_full_pipe_is_never_waited_for_and_nothing_is_lost(pipe: Pipe, reactor
     assert received == before + b"".join(lines)
     assert changes == sorted(changes, reverse=True) and changes[-1] == 0
     assert idle(reactor)
+    pipe.fill()
+    output.write(b"kept")
+    pipe.drain()
+    output.write(b"and written by the next call, before the loop has seen any readiness")
+    assert not idle(reactor)  # it has to tell of this, too
+    reactor.turn()
+    assert changes[-2:] == [0, 0]
+    assert idle(reactor)
 
 
 def test_a_pipe_with_less_room_than_it_promised_is_not_waited_for(

@@ -100,8 +100,11 @@ class Output:
     def write(self, data: bytes) -> None:
         """Writes `data`, now or later."""
         if self.error is None:
+            kept = bool(self._pending)
             self._pending += data
             self._flush()
+            if kept and not self._pending and self.error is None:  # no readiness will tell of it
+                self._reactor.call_soon(self._changed)
 
     def _ready(self) -> None:
         self._flush()
