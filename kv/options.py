@@ -177,9 +177,9 @@ def parser() -> argparse.ArgumentParser:
         help="talk to a server, from a terminal or a script",
         description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
         " status: 0 all went well; 1 a command was refused or answered with ERROR, lines were left"
-        " over after DISCONNECT, the client id is in use, or input or output failed; 2 wrong"
-        " options; 3 the client could not connect, or lost the connection, or the server broke the"
-        " protocol; 130 Ctrl-C.",
+        " over after DISCONNECT, the client id is in use, TLS files cannot be used, or input or"
+        " output failed; 2 wrong options; 3 the client could not connect, or lost the connection, or"
+        " the server broke the protocol; 130 Ctrl-C.",
     )
     client.set_defaults(role_parser=client)
     client.add_argument(
