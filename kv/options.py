@@ -32,7 +32,8 @@ def seconds(text: str) -> float:
     """A duration above 0."""
     number = float(text)
     if not 0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a duration: use seconds above 0")
+        use = "use seconds above 0, below 1e9"
+        raise argparse.ArgumentTypeError(f"{text} is not a duration: {use}")
     return number
 
 
@@ -178,8 +179,8 @@ def parser() -> argparse.ArgumentParser:
         description="Sends what is typed, or piped in, to a server: one line, one message. Exit"
         " status: 0 all went well; 1 a command was refused or answered with ERROR, lines were left"
         " over after DISCONNECT, the client id is in use, TLS files cannot be used, or input or"
-        " output failed; 2 wrong options; 3 the client could not connect, or lost the connection, or"
-        " the server broke the protocol; 130 Ctrl-C.",
+        " output failed; 2 wrong options; 3 the client could not connect, or lost the connection,"
+        " or the server broke the protocol; 130 Ctrl-C.",
     )
     client.set_defaults(role_parser=client)
     client.add_argument(

@@ -111,7 +111,7 @@ def test_what_a_text_means(option: str, text: str, value: float) -> None:
         (("server", "--port", "65536"), "65536 is not a port"),
         (("server", "--max-connections", "0"), "0 is not a number above 0"),
         (("server", "--stall-timeout", "0"), "0 is not a duration: use seconds above 0"),
-        (("server", "--stall-timeout", "1e9"), "1e9 is not a duration"),
+        (("server", "--stall-timeout", "1e9"), "1e9 is not a duration: use seconds above 0, b"),
         (("server", "--stall-timeout", "nan"), "nan is not a duration"),
         (("server", "--idle-timeout", "-1"), "-1 is not a duration"),
         (("server", "--log-level", "loud"), "invalid choice: 'loud'"),
