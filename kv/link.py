@@ -197,6 +197,9 @@ class Link:
         """The socket is closed. The owner sees an error of `ours`, too, as it is."""
         if not ours:
             error = self._error or error
+            if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+                # The network is gone (EHOSTUNREACH), for which Python has no class.
+                error = ConnectionError(error.errno, error.strerror)
             if not self.greeted:
                 error = unanswered(error, self._target.tls)
         self._end(error)

@@ -1,7 +1,9 @@
 """`from kv import Client`: what a program that uses the library can count on."""
 
 import doctest
+import errno
 import math
+import os
 import re
 import select
 import signal
@@ -9,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import Server
@@ -24,6 +27,7 @@ from kv import Client, ConnectRefused, PrivateKey, PutRefused, Refused, TextErro
 from kv.caller import Caller
 from kv.link import WINDOW
 from kv.net.address import Address
+from kv.net.directions import Event
 from kv.net.reactor import Reactor
 
 KEY = PrivateKey.generate()
@@ -353,6 +357,17 @@ def test_a_connection_lost_in_a_pipeline_is_a_connection_error(fake: Fake) -> No
     with pytest.raises(ConnectionError):
         client.pipeline().get("1").get("2").execute()
     assert_closed(client)
+
+
+def test_a_network_that_is_gone_is_a_connection_error_with_its_number(fake: Fake) -> None:
+    """A router, or our own kernel, says so of a connection that there is already."""
+    gone = OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+    client = fake(lambda conversation: conversation.reply(conversation.read_text()))
+    fails = mock.patch("kv.net.transport.Transport.read", lambda t, _: t.fail(Event.RESET, gone))
+    with fails, pytest.raises(ConnectionError) as caught:
+        client.get("x")
+    assert caught.value.errno == errno.EHOSTUNREACH
+    assert_closed(client, re.escape(str(gone)))
 
 
 def test_nobody_listening_is_a_connection_refused_error(deaf: Address) -> None:
