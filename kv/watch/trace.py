@@ -12,6 +12,7 @@ time, so two connections never have a slice at the same moment.
 
 import functools
 import logging
+import math
 import selectors
 import socket
 import sys
@@ -190,7 +191,8 @@ class Trace:
                 self._put(event)
             return
         before, now = self._seen.get(who, {}), look.figures()
-        now["timers"] = {what: due for whose, what, due in self.timers.values() if whose == who}
+        timers = [(what, due) for whose, what, due in self.timers.values() if whose == who]
+        now["timers"] = {what: due for what, due in timers if due < math.inf}  # no JSON has it
         apart = {name for _, _, said in sentences(before, now) for name in said} if before else ()
         changed = {
             name: figure
