@@ -284,6 +284,12 @@ def test_settings_that_would_compute_for_minutes_are_refused_at_once(
         PrivateKey.generate(sizes[0])
 
 
+def test_a_buffer_that_fits_nowhere_is_refused_at_once() -> None:
+    assert Wire(512, 1 << 60).blocks_of_text
+    with pytest.raises(ValueError, match="fits nowhere"):
+        Wire(512, (1 << 60) + 1)
+
+
 def test_the_smallest_sizes_are_those_with_room_for_every_fixed_reply() -> None:
     assert Wire(128, 521).text_size >= 14 == max(map(len, FIXED_REPLIES))
     stated = re.search(r"fewer than (\d+) characters", section("9. Limits").replace("\n", " "))

@@ -105,6 +105,9 @@ ACCEPTED = {
     Message.DISCONNECT: {Reply.DISCONNECT_OK},
 }
 
+#: The largest receive buffer, in bits: far more than any machine has.
+LARGEST_BUFFER = 1 << 60
+
 WITH_ARGUMENT = {
     message.value: message
     for message in (Message.CONNECT, Message.PUT, Message.GET, Message.DELETE)
@@ -127,6 +130,8 @@ class Wire:
             raise ValueError(
                 f"a key of {self.key_bits} bits: use a multiple of 8 from 128 to {LARGEST}"
             )
+        if self.receive_buffer_size > LARGEST_BUFFER:
+            raise ValueError(f"a receive buffer of more than {LARGEST_BUFFER} bits fits nowhere")
         longest = max(map(len, FIXED_REPLIES))
         if key_line_size(self.key_bits) > self.line_size or self.text_size < longest:
             raise ValueError(
