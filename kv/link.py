@@ -248,6 +248,6 @@ class Link:
         return bool(self._conversation.awaiting) or self._phase in (Phase.GREETING, Phase.LISTENING)
 
     def _timed_out(self) -> None:
-        what = "did not reply" if self._owes() else "took nothing of what is sent to it"
+        what = "did not reply" if self._owes() else "did not take all that is sent to it"
         late = TimeoutError(f"the server {what} for {self._target.timeout:g} s")
         self.abort(self._error if self._phase is Phase.OVER else late)  # OVER: all is said

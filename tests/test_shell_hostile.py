@@ -120,7 +120,7 @@ def test_in_a_terminal_the_client_ends_by_itself(fake: FakeServer, name: str) ->
 @pytest.mark.parametrize(
     ("closes", "reason"),
     [
-        (False, "the server took nothing of what is sent to it for 10 s"),
+        (False, "the server did not take all that is sent to it for 10 s"),
         (True, "the server closed the connection"),  # which is told at once
     ],
 )
