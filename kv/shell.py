@@ -16,7 +16,7 @@ from kv.net.stdio import Input
 from kv.owner import Target, loss
 from kv.protocol.messages import Command, Message
 from kv.screen import Order, Progress, Screen, shows_progress
-from kv.typed import LONGEST, Notice, Typed
+from kv.typed import LONGEST, SKIPPING, Notice, Typed
 
 #: Exit statuses. argparse uses 2 for a wrong option.
 OK, FAILED, LOST = 0, 1, 3
@@ -211,7 +211,7 @@ class Shell:
             if put is not None and not put.refused:
                 self._screen.prompt("value> ")
             elif not self._order:
-                self._screen.prompt("value (skipped)> " if put else "kv> ")
+                self._screen.prompt(SKIPPING if put else "kv> ")
 
     def _done(self) -> tuple[int, float]:
         """How many lines are answered, and their share of the input."""

@@ -41,8 +41,10 @@ CONNECTED = "CONNECT has been done already: to be somebody else, start another c
 SKIPPED = "; the next line, its value, is skipped"
 
 BOM = b"\xef\xbb\xbf"
-#: What a terminal sends for a key, or around pasted text (ESC [200~); a prompt with a space in it.
-SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O?.)|value \(skipped\)>")
+#: The prompt for a value that nobody wants. It has a space, and may be copied with a line.
+SKIPPING = "value (skipped)> "
+#: What a terminal sends for a key, or around pasted text (ESC [200~); and that prompt.
+SEQUENCE = re.compile(rf"\x1b(\[[0-?]*[ -/]*[@-~]|O?.)|{re.escape(SKIPPING.rstrip())}")
 #: PUT with something behind it, or with one letter too many, missing, wrong or out of place.
 LIKE_PUT = re.compile(r"PUT.*|.?UT|P.?T|PU.?|.PUT|P.UT|PU.T|UPT|PTU")
 
